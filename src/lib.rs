@@ -1,0 +1,4 @@
+//! `svc`: a message system in one executable, several roles by subcommand, on Consul and Hazelcast.
+
+pub mod engine;
+pub mod message;

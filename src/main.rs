@@ -1,0 +1,3 @@
+//! The executable `svc`.
+
+fn main() {}
