@@ -1,4 +1,5 @@
 //! `svc`: a message system in one executable, several roles by subcommand, on Consul and Hazelcast.
 
 pub mod engine;
+pub mod hazelcast;
 pub mod message;
