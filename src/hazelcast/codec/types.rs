@@ -7,6 +7,50 @@ use uuid::Uuid;
 use crate::hazelcast::data::Data;
 use crate::hazelcast::error::{Error, Result};
 use crate::hazelcast::frame::Frames;
+use crate::hazelcast::message::Incoming;
+
+/// Where a member listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Address {
+    /// A host name or an IP address, as the member says it: it may mean nothing on the client's side of a network.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemberInfo {
+    pub(crate) address: Address,
+    pub(crate) uuid: Uuid,
+    /// Whether it owns no partitions.
+    pub(crate) lite_member: bool,
+    pub(crate) version: MemberVersion,
+}
+
+/// The version of Hazelcast that a member runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MemberVersion {
+    pub(crate) major: u8,
+    pub(crate) minor: u8,
+    pub(crate) patch: u8,
+}
+
+/// The parameters of a received message, in the order of the protocol's definition.
+pub(super) struct Parameters<'a> {
+    /// Those of fixed size.
+    pub(super) fixed: Fixed<'a>,
+    /// The others.
+    pub(super) frames: Frames<'a>,
+}
+
+impl<'a> Parameters<'a> {
+    pub(super) fn of(incoming: &'a Incoming) -> Self {
+        Self {
+            fixed: Fixed::new(incoming.fixed()),
+            frames: incoming.frames(),
+        }
+    }
+}
 
 /// Reads parameters of fixed size, one after the other.
 pub(super) struct Fixed<'a>(&'a [u8]);
@@ -136,4 +180,56 @@ pub(super) fn list<T>(frames: &mut Frames<'_>, read: impl Fn(&mut Frames<'_>) ->
         items.push(read(frames)?);
     }
     Ok(items)
+}
+
+/// A custom type: what `read` reads, and whatever a newer member sends after that.
+fn custom<T>(frames: &mut Frames<'_>, read: impl FnOnce(&mut Frames<'_>) -> Result<T>) -> Result<T> {
+    frames.begin_struct()?;
+    let value = read(frames)?;
+    frames.skip_to_end()?;
+    Ok(value)
+}
+
+/// `Custom.yaml`, `Address`.
+pub(super) fn address(frames: &mut Frames<'_>) -> Result<Address> {
+    custom(frames, |frames| {
+        let port = Fixed::new(frames.next_value()?.content).int()?;
+        let port = u16::try_from(port)
+            .map_err(|error| Error::protocol(format!("an address has port {port}")).caused_by(error))?;
+        Ok(Address {
+            host: string(frames)?,
+            port,
+        })
+    })
+}
+
+/// `Custom.yaml`, `MemberInfo`. The attributes and the addresses by protocol are not read.
+pub(super) fn member_info(frames: &mut Frames<'_>) -> Result<MemberInfo> {
+    custom(frames, |frames| {
+        let mut fixed = Fixed::new(frames.next_value()?.content);
+        let uuid = fixed.uuid()?;
+        let lite_member = fixed.boolean()?;
+        let address = address(frames)?;
+        frames.begin_struct()?; // attributes
+        frames.skip_to_end()?;
+        let version = member_version(frames)?;
+        Ok(MemberInfo {
+            address,
+            uuid,
+            lite_member,
+            version,
+        })
+    })
+}
+
+/// `Custom.yaml`, `MemberVersion`.
+fn member_version(frames: &mut Frames<'_>) -> Result<MemberVersion> {
+    custom(frames, |frames| {
+        let mut fixed = Fixed::new(frames.next_value()?.content);
+        Ok(MemberVersion {
+            major: fixed.byte()?,
+            minor: fixed.byte()?,
+            patch: fixed.byte()?,
+        })
+    })
 }
