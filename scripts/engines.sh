@@ -151,7 +151,9 @@ bring_up() {
         ((status != 0)) || return 0
         undo_start
         # A port that was free when we looked went to somebody else: the next try takes others.
-        ((status == 2 && FREE_PORTS == 1 && KEPT == 0)) || break
+        # (With fixed ports that can be one of those that only Consul itself uses.)
+        ((status == 2 && KEPT == 0)) || break
+        if [[ $FREE_PORTS == 0 ]] && is_listening "${PORT[$FAILED]}"; then break; fi
     done
     if ((status == 2)); then port_taken "$FAILED"; fi
     die "the engines did not start: see above; what this run started is stopped again"
@@ -242,6 +244,7 @@ command_run() {
     trap 'on_signal 130' INT
     trap 'on_signal 143' TERM HUP
     trap 'on_signal 0' USR1
+    trap 'on_signal 141' PIPE
     # shellcheck disable=SC2064
     trap "finish_run $made" EXIT
     # Whoever started us may be killed at any moment, also while we start: its end of the pipe
@@ -259,7 +262,7 @@ on_signal() {
 }
 
 finish_run() {
-    trap '' INT TERM HUP USR1
+    trap '' INT TERM HUP USR1 PIPE
     exec 9>&-
     if [[ $1 == 1 ]]; then PURGE=1; fi
     command_down

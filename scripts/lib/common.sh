@@ -2,7 +2,8 @@
 # What every part of scripts/engines.sh uses: messages, small checks, a lock.
 
 # Messages go to standard error: standard output carries results only.
-say() { printf 'engines: %s\n' "$*" >&2; }
+# Whoever read them may be gone.
+say() { printf 'engines: %s\n' "$*" >&2 || true; }
 
 die() {
     printf 'engines: error: %s\n' "$1" >&2

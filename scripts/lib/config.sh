@@ -40,8 +40,8 @@ addresses() {
 # --- ports ---
 
 # Local ports of all sockets (whatever their state), one a line, in hexadecimal.
-used_ports() { awk 'FNR > 1 { sub(/.*:/, "", $2); print $2 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null || true; }
-listening_ports() { awk 'FNR > 1 && $4 == "0A" { sub(/.*:/, "", $2); print $2 }' /proc/net/tcp /proc/net/tcp6 2>/dev/null || true; }
+used_ports() { awk 'FNR > 1 { sub(/.*:/, "", $2); print $2 }' /proc/net/{tcp,udp}{,6} 2>/dev/null || true; }
+listening_ports() { awk 'FNR > 1 && $4 == "0A" { sub(/.*:/, "", $2); print $2 }' /proc/net/tcp{,6} 2>/dev/null || true; }
 
 is_listening() { listening_ports | grep -qix "$(printf '%04X' "$1")"; }
 
