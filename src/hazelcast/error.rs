@@ -40,6 +40,8 @@ pub enum Kind {
         /// The protocol's error code (`ClientProtocolErrorCodes` of the reference implementation).
         code: i32,
     },
+    /// The call was for one member, and that is no member of the cluster any more. It was not sent.
+    MemberLeft,
     /// The cluster refuses this client: another cluster name, or credentials that it does not take.
     Authentication,
     /// The member sent what the protocol does not allow.

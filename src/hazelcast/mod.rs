@@ -1,13 +1,39 @@
 //! A native Hazelcast client: the Open Binary Client Protocol on tokio.
 //!
-//! It knows nothing of the rest of this crate.
+//! It knows nothing of the rest of this crate. From the wire up:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `frame`, `message`, `data`, `partition`, `codec` | bytes: messages, serialized values, one function pair per operation; no sockets |
+//! | `connection`, `handshake` | one connection to one member, and how it comes about |
+//! | `pending` | calls on their way, and the backups that confirm them |
+//! | `cluster`, `supervisor` | the view of the cluster, and the task that keeps it and the connections |
+//! | `invocation` | one call, with its retries and its deadline |
+//! | `client`, `map`, `queue`, `listener` | what a user holds |
 
+mod client;
+mod cluster;
 mod codec;
+mod config;
+mod connection;
 mod data;
 mod error;
 mod frame;
+mod handshake;
+mod invocation;
+mod listener;
+mod map;
 mod message;
 mod partition;
+mod pending;
+mod queue;
+mod supervisor;
 
+pub use client::{Client, PartitionLost};
+pub use cluster::Member;
+pub use config::{Config, Routing};
 pub use data::{Data, Json, ToData, Value};
 pub use error::{Error, Kind, Result};
+pub use listener::{Listener, Notice};
+pub use map::{Map, MapPartitionLost};
+pub use queue::{ItemEvent, Queue};

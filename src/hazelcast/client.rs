@@ -1,0 +1,191 @@
+//! The handle to a cluster.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::cluster::{Member, View};
+use super::codec::client;
+use super::config::{Config, Routing};
+use super::error::{Error, Kind, Result};
+use super::invocation::{Shared, shut_down};
+use super::listener::Listener;
+use super::map::Map;
+use super::pending::PendingCalls;
+use super::queue::Queue;
+use super::supervisor::Supervisor;
+
+/// A client of one Hazelcast cluster. Clones are handles to the same client.
+///
+/// The client connects and reconnects by itself, for as long as a handle to it lives. Calls wait for a connection
+/// until their deadline; no call waits longer.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    background: Arc<Background>,
+}
+
+/// A partition that lost copies at once: what had no more backups than that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionLost {
+    /// The partition's id.
+    pub partition_id: i32,
+    /// 0: the owner's copy was lost; 1: that of the first backup too; and so on.
+    pub lost_backup_count: i32,
+}
+
+/// The supervisor's task, which ends with the last handle.
+#[derive(Debug)]
+struct Background {
+    task: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
+}
+
+impl Client {
+    /// Begins to connect and returns at once. See [`Client::ready`] for the outcome.
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] where no member's address is given, or one does not parse.
+    pub fn start(config: Config) -> Result<Self> {
+        let endpoints = config.endpoints()?;
+        let config = Arc::new(config);
+        let calls = Arc::new(PendingCalls::new(
+            config.backup_ack_timeout,
+            config.fail_on_indeterminate,
+        ));
+        let (published, view) = watch::channel(Arc::new(View::default()));
+        let (stop, stopped) = oneshot::channel();
+        let supervisor = Supervisor::new(Arc::clone(&config), endpoints, calls, published);
+        let task = tokio::spawn(supervisor.run(stopped));
+        Ok(Self {
+            shared: Arc::new(Shared::new(config, view)),
+            background: Arc::new(Background {
+                task: Mutex::new(Some((stop, task))),
+            }),
+        })
+    }
+
+    /// Connects, and waits until the client is ready, at most `limit`.
+    ///
+    /// # Errors
+    /// Those of [`Client::start`] and [`Client::ready`].
+    pub async fn connect(config: Config, limit: Duration) -> Result<Self> {
+        let client = Self::start(config)?;
+        client.ready(limit).await?;
+        Ok(client)
+    }
+
+    /// Waits until the cluster can be used: one member is connected, and the others too unless they take longer than
+    /// the time to connect to one.
+    ///
+    /// # Errors
+    /// [`Kind::TimedOut`] past `limit`, with what each address answered as its source; [`Kind::ShutDown`].
+    pub async fn ready(&self, limit: Duration) -> Result<()> {
+        let mut view = self.shared.view.clone();
+        let deadline = Instant::now() + limit;
+        let is_connected = |view: &Arc<View>| !view.connections.is_empty();
+        match timeout_at(deadline, view.wait_for(is_connected)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(shut_down()),
+            Err(_) => return Err(self.not_ready(limit)),
+        }
+        if self.shared.config.routing == Routing::AllMembers {
+            let soon = deadline.min(Instant::now() + self.shared.config.connect_timeout);
+            // One member out of reach keeps nobody from using the others.
+            let _ = timeout_at(soon, view.wait_for(|view| view.is_complete())).await;
+        }
+        Ok(())
+    }
+
+    fn not_ready(&self, limit: Duration) -> Error {
+        let cluster = &self.shared.config.cluster_name;
+        let message = format!(
+            "no member of the Hazelcast cluster {cluster:?} within {} ms",
+            limit.as_millis()
+        );
+        let error = Error::new(Kind::TimedOut { outcome_unknown: false }, message);
+        match self.problem() {
+            Some(problem) => error.caused_by(problem),
+            None => error,
+        }
+    }
+
+    /// Whether a member is connected now.
+    pub fn is_connected(&self) -> bool {
+        !self.shared.view.borrow().connections.is_empty()
+    }
+
+    /// Why no member is connected, where none is.
+    pub fn problem(&self) -> Option<String> {
+        self.shared.view.borrow().problem.as_deref().map(str::to_owned)
+    }
+
+    /// The cluster's id, once connected. Another one later means that every member died and came back without its data.
+    pub fn cluster_id(&self) -> Option<Uuid> {
+        self.shared.view.borrow().cluster_id
+    }
+
+    /// The members, as the cluster last listed them.
+    pub fn members(&self) -> Vec<Member> {
+        self.shared.view.borrow().members.clone()
+    }
+
+    /// Number of partitions, once connected; 0 before. 271 unless the cluster is configured otherwise.
+    pub fn partition_count(&self) -> i32 {
+        self.shared.view.borrow().partition_count
+    }
+
+    /// Asks one member for a sign of life, and waits for it at most `limit`.
+    ///
+    /// # Errors
+    /// [`Kind::MemberLeft`] where the cluster does not list it, [`Kind::TimedOut`] where it does not answer.
+    pub async fn ping(&self, member: Uuid, limit: Duration) -> Result<()> {
+        self.shared
+            .invoke_on_member(client::ping_request()?, member, limit)
+            .await
+            .map(|_| ())
+    }
+
+    /// The distributed map of this name. Nothing is sent before its first operation.
+    pub fn map(&self, name: impl Into<String>) -> Map {
+        Map::new(Arc::clone(&self.shared), name.into())
+    }
+
+    /// The distributed queue of this name. Nothing is sent before its first operation.
+    pub fn queue(&self, name: impl Into<String>) -> Queue {
+        Queue::new(Arc::clone(&self.shared), name.into())
+    }
+
+    /// Tells of partitions that lost copies, whatever was stored in them.
+    pub fn partition_lost_listener(&self) -> Listener<PartitionLost> {
+        Listener::spawn(
+            Arc::clone(&self.shared),
+            || client::add_partition_lost_listener_request(false),
+            |message| {
+                let event = client::decode_partition_lost_event(message)?;
+                Ok(PartitionLost {
+                    partition_id: event.partition_id,
+                    lost_backup_count: event.lost_backup_count,
+                })
+            },
+        )
+    }
+
+    /// Closes the connections; calls on their way and later ones fail with [`Kind::ShutDown`] or their outcome unknown.
+    pub async fn shutdown(&self) {
+        let task = self
+            .background
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((stop, task)) = task {
+            drop(stop);
+            // A supervisor that panicked has ended as well.
+            let _ = task.await;
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! The task behind a client: keeps its connections and its view of the cluster.
+//!
+//! It owns every other task of the client, and ends them when it ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::cluster::{Member, View};
+use super::codec::client::{self, Accepted, ClusterViewEvent, MembersView, PartitionsView};
+use super::config::{Config, Routing};
+use super::connection::{Connection, ConnectionId, Established, Heartbeat, Outgoing};
+use super::error::{Error, Result};
+use super::handshake;
+use super::message::{Incoming, Request};
+use super::pending::PendingCalls;
+
+/// How often overdue confirmations and due attempts are looked for.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Views that may wait to be taken. The cluster sends one per change, and some hundred while partitions move.
+const VIEW_EVENTS: usize = 1024;
+
+/// How long connections may take to end after they were told to.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where an attempt to connect is aimed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Target {
+    /// Whoever answers: the first connection, or the first after all were lost.
+    Anyone,
+    Member(Uuid),
+}
+
+/// Attempts at one target, until one succeeds.
+struct Attempts {
+    backoff: ExponentialBackoff,
+    next: Instant,
+    under_way: bool,
+    failed: bool,
+}
+
+type Dialed = (Target, Result<(Established, Accepted)>);
+
+pub(super) struct Supervisor {
+    config: Arc<Config>,
+    endpoints: Vec<(String, u16)>,
+    client_uuid: Uuid,
+    calls: Arc<PendingCalls>,
+    view: View,
+    published: watch::Sender<Arc<View>>,
+    next_connection: u64,
+    connections: JoinSet<(ConnectionId, Error)>,
+    attempts: HashMap<Target, Attempts>,
+    dials: JoinSet<Dialed>,
+    views: Option<Views>,
+}
+
+/// The one connection on which the cluster's views come.
+struct Views {
+    connection: ConnectionId,
+    request: Arc<Request>,
+    events: mpsc::Receiver<Incoming>,
+    registration: oneshot::Receiver<Result<Incoming>>,
+    registered: bool,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        config: Arc<Config>,
+        endpoints: Vec<(String, u16)>,
+        calls: Arc<PendingCalls>,
+        published: watch::Sender<Arc<View>>,
+    ) -> Self {
+        Self {
+            config,
+            endpoints,
+            client_uuid: Uuid::new_v4(),
+            calls,
+            view: View::default(),
+            published,
+            next_connection: 0,
+            connections: JoinSet::new(),
+            attempts: HashMap::new(),
+            dials: JoinSet::new(),
+            views: None,
+        }
+    }
+
+    /// Runs until `stop` is sent or dropped. Then every connection is closed and every call on its way fails.
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        let mut tick = interval(TICK);
+        self.aim(Target::Anyone);
+        loop {
+            tokio::select! {
+                _ = &mut stop => break,
+                Some(Ok((connection, reason))) = self.connections.join_next() => self.lost(connection, &reason),
+                Some(Ok((target, outcome))) = self.dials.join_next() => self.dialed(target, outcome),
+                event = next_view(&mut self.views) => self.viewed(event),
+                _ = tick.tick() => {
+                    self.calls.sweep();
+                    if self.view.review_backup_acks(Instant::now()) {
+                        self.publish();
+                    }
+                }
+            }
+            self.dial_due();
+        }
+        self.close().await;
+    }
+
+    async fn close(mut self) {
+        self.dials.shutdown().await;
+        for connection in &self.view.connections {
+            connection.close();
+        }
+        self.view.connections.clear();
+        self.publish();
+        let ended = async { while self.connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSE_TIMEOUT, ended).await.is_err() {
+            self.connections.shutdown().await;
+        }
+    }
+
+    fn publish(&mut self) {
+        self.view.review_backup_acks(Instant::now());
+        self.published.send_replace(Arc::new(self.view.clone()));
+    }
+}
+
+// === Connecting ===
+
+impl Supervisor {
+    /// Begins to try for a target, at once.
+    fn aim(&mut self, target: Target) {
+        let Config {
+            reconnect_min,
+            reconnect_max,
+            ..
+        } = *self.config;
+        self.attempts.entry(target).or_insert_with(|| Attempts {
+            backoff: ExponentialBuilder::new()
+                .with_min_delay(reconnect_min)
+                .with_max_delay(reconnect_max)
+                .with_jitter()
+                .without_max_times()
+                .build(),
+            next: Instant::now(),
+            under_way: false,
+            failed: false,
+        });
+    }
+
+    fn dial_due(&mut self) {
+        let now = Instant::now();
+        let due = self
+            .attempts
+            .iter_mut()
+            .filter(|(_, attempts)| !attempts.under_way && attempts.next <= now);
+        for (target, attempts) in due {
+            let endpoints = match target {
+                Target::Anyone => everyone(&self.endpoints, &self.view.members),
+                Target::Member(uuid) => endpoint_of(&self.view.members, *uuid),
+            };
+            attempts.under_way = true;
+            let (target, client_uuid, config) = (*target, self.client_uuid, Arc::clone(&self.config));
+            self.dials
+                .spawn(async move { (target, handshake::connect_any(&endpoints, client_uuid, &config).await) });
+        }
+    }
+
+    fn dialed(&mut self, target: Target, outcome: Result<(Established, Accepted)>) {
+        match outcome.and_then(|(established, accepted)| self.admit(established, accepted)) {
+            Ok(()) => {
+                self.attempts.remove(&target);
+            }
+            Err(error) => self.failed(target, &error),
+        }
+        self.publish();
+    }
+
+    /// Takes a connection in, if it leads to the cluster that the others lead to.
+    fn admit(&mut self, established: Established, accepted: Accepted) -> Result<()> {
+        if self.view.cluster_id != Some(accepted.cluster_id) {
+            if !self.view.connections.is_empty() {
+                let message = format!("{} belongs to another cluster of this name", established.address);
+                return Err(Error::new(super::error::Kind::Authentication, message));
+            }
+            if self.view.cluster_id.is_some() {
+                warn!(cluster = %self.config.cluster_name, cluster_id = %accepted.cluster_id,
+                    "the Hazelcast cluster was replaced by a new one, without the old one's data");
+            }
+            self.view.enter_cluster(accepted.cluster_id, accepted.partition_count);
+        } else if self.view.partition_count != accepted.partition_count {
+            let message = format!(
+                "{} counts {} partitions, the rest of its cluster {}",
+                established.address, accepted.partition_count, self.view.partition_count
+            );
+            return Err(Error::protocol(message));
+        }
+        if self.view.connection_to(established.member).is_some() {
+            // Two ways led to one member. One connection is enough.
+            return Ok(());
+        }
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let heartbeat = Heartbeat {
+            interval: self.config.heartbeat_interval,
+            timeout: self.config.heartbeat_timeout,
+        };
+        let (connection, driver) = established.into_connection(id, heartbeat);
+        info!(cluster = %self.config.cluster_name, member = %connection.member, address = %connection.address,
+            version = accepted.server_version, "connected to a Hazelcast member");
+        let calls = Arc::clone(&self.calls);
+        self.connections.spawn(async move { (id, driver.run(&calls).await) });
+        self.view.connections.push(Arc::new(connection));
+        self.view.problem = None;
+        let members = accepted.members.map(ClusterViewEvent::Members);
+        let partitions = accepted.partitions.map(ClusterViewEvent::Partitions);
+        for view in members.into_iter().chain(partitions) {
+            self.apply(view);
+        }
+        self.watch_views();
+        Ok(())
+    }
+
+    fn failed(&mut self, target: Target, error: &Error) {
+        if self.view.connections.is_empty() {
+            self.view.problem = Some(error.to_string().into());
+        }
+        let Some(attempts) = self.attempts.get_mut(&target) else {
+            return;
+        };
+        attempts.under_way = false;
+        attempts.next = Instant::now() + attempts.backoff.next().unwrap_or(self.config.reconnect_max);
+        // Said once; the attempts go on.
+        if std::mem::replace(&mut attempts.failed, true) {
+            debug!(cluster = %self.config.cluster_name, ?target, %error, "still no connection");
+        } else {
+            warn!(cluster = %self.config.cluster_name, ?target, %error,
+                "cannot connect to a Hazelcast member, trying again until it answers");
+        }
+    }
+
+    fn lost(&mut self, id: ConnectionId, reason: &Error) {
+        let Some(at) = self.view.connections.iter().position(|connection| connection.id == id) else {
+            return;
+        };
+        let connection = self.view.connections.swap_remove(at);
+        warn!(cluster = %self.config.cluster_name, member = %connection.member, address = %connection.address, %reason,
+            "lost the connection to a Hazelcast member");
+        if self.views.as_ref().is_some_and(|views| views.connection == id) {
+            self.views = None;
+        }
+        if self.view.connections.is_empty() {
+            self.view.problem = Some(format!("{}: {reason}", connection.address).into());
+            self.attempts.clear();
+            self.dials.abort_all();
+            self.aim(Target::Anyone);
+        } else if self.config.routing == Routing::AllMembers && self.view.is_member(connection.member) {
+            self.aim(Target::Member(connection.member));
+        }
+        self.watch_views();
+        self.publish();
+    }
+}
+
+/// The addresses that were configured, then those that members were last known under.
+fn everyone(endpoints: &[(String, u16)], members: &[Member]) -> Vec<(String, u16)> {
+    let mut all = endpoints.to_vec();
+    for member in members {
+        let endpoint = (member.host.clone(), member.port);
+        if !all.contains(&endpoint) {
+            all.push(endpoint);
+        }
+    }
+    all
+}
+
+fn endpoint_of(members: &[Member], uuid: Uuid) -> Vec<(String, u16)> {
+    members
+        .iter()
+        .filter(|member| member.uuid == uuid)
+        .map(|member| (member.host.clone(), member.port))
+        .collect()
+}
+
+// === Views ===
+
+impl Supervisor {
+    /// Asks one connection for the cluster's views, unless one is asked already.
+    fn watch_views(&mut self) {
+        if self.views.is_some() {
+            return;
+        }
+        let Some(connection) = self.view.connections.first() else {
+            return;
+        };
+        match ask_for_views(connection) {
+            Ok(views) => {
+                self.views = Some(views);
+                self.view.expect_new_versions();
+            }
+            Err(reason) => {
+                // A connection that cannot take the first request is ending, or of no use.
+                debug!(address = %connection.address, %reason, "cannot ask for the cluster's views");
+                connection.close();
+            }
+        }
+    }
+
+    fn viewed(&mut self, event: Result<Option<Incoming>>) {
+        let changed = event.and_then(|message| match message {
+            Some(message) => client::decode_cluster_view_event(&message).map(|event| self.apply(event)),
+            None => Ok(false),
+        });
+        match changed {
+            Ok(true) => self.publish(),
+            Ok(false) => {}
+            Err(reason) => {
+                let Some(views) = self.views.take() else { return };
+                warn!(cluster = %self.config.cluster_name, %reason, "the Hazelcast member does not send its views");
+                if let Some(connection) = self.view.connections.iter().find(|c| c.id == views.connection) {
+                    connection.close();
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, event: ClusterViewEvent) -> bool {
+        match event {
+            ClusterViewEvent::Members(MembersView { version, members }) => {
+                let members = members.into_iter().map(Member::from).collect();
+                let taken = self.view.apply_members(version, members);
+                if taken {
+                    self.follow_members();
+                }
+                taken
+            }
+            ClusterViewEvent::Partitions(PartitionsView { version, partitions }) => {
+                self.view.apply_partitions(version, &partitions)
+            }
+            ClusterViewEvent::Other => false,
+        }
+    }
+
+    /// One connection to each member of the list, none to others.
+    fn follow_members(&mut self) {
+        if self.config.routing == Routing::SingleMember {
+            return;
+        }
+        let view = &self.view;
+        for connection in view
+            .connections
+            .iter()
+            .filter(|connection| !view.is_member(connection.member))
+        {
+            connection.close();
+        }
+        self.attempts.retain(|target, _| match target {
+            Target::Anyone => true,
+            Target::Member(uuid) => view.is_member(*uuid),
+        });
+        let missing: Vec<Uuid> = view
+            .members
+            .iter()
+            .map(|member| member.uuid)
+            .filter(|uuid| view.connection_to(*uuid).is_none())
+            .collect();
+        for uuid in missing {
+            self.aim(Target::Member(uuid));
+        }
+    }
+}
+
+fn ask_for_views(connection: &Connection) -> Result<Views> {
+    let (sink, events) = mpsc::channel(VIEW_EVENTS);
+    let (reply, registration) = oneshot::channel();
+    let request = Arc::new(client::add_cluster_view_listener_request()?);
+    connection.try_send(Outgoing {
+        request: Arc::clone(&request),
+        partition_id: -1,
+        backup_aware: false,
+        reply,
+        events: Some(sink),
+    })?;
+    Ok(Views {
+        connection: connection.id,
+        request,
+        events,
+        registration,
+        registered: false,
+    })
+}
+
+/// The next view, or `None` when the member has taken the request for views. Pending while nobody is asked.
+async fn next_view(views: &mut Option<Views>) -> Result<Option<Incoming>> {
+    let Some(views) = views else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        registered = &mut views.registration, if !views.registered => {
+            views.registered = true;
+            match registered {
+                Ok(answer) => answer.and_then(|answer| views.request.check_answer(&answer)).map(|()| None),
+                // The connection's task ended without a word; the supervisor is told of that elsewhere.
+                Err(_) => Ok(None),
+            }
+        }
+        event = views.events.recv() => match event {
+            Some(event) => Ok(Some(event)),
+            // The connection ended, and with it the listener.
+            None => std::future::pending().await,
+        }
+    }
+}
