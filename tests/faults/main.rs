@@ -14,6 +14,7 @@ mod support;
 
 mod backups;
 mod heartbeat;
+mod reconnect;
 mod retry;
 
 use std::error::Error as _;
