@@ -5,8 +5,7 @@ use uuid::Uuid;
 use super::messages::{self, ID, key, value};
 use super::{Decoded, OTHER_OPERATIONS, captures, decode, frames_of, message_of, read_one};
 use crate::hazelcast::codec::client::{
-    Accepted, AuthenticationResponse, AuthenticationStatus, ClusterViewEvent, MembersView, PartitionLost,
-    PartitionsView,
+    Accepted, AuthenticationResponse, ClusterViewEvent, MembersView, PartitionLost, PartitionsView, Refusal,
 };
 use crate::hazelcast::codec::map::{self, IterationPointers, MapPartitionLost};
 use crate::hazelcast::codec::queue::{self, ItemEvent, ItemEventType};
@@ -291,13 +290,13 @@ fn what_a_newer_member_adds_is_skipped() {
 
 #[test]
 fn a_refusal_is_read_by_its_status_alone() {
-    for (code, status) in [
-        (1, AuthenticationStatus::CredentialsFailed),
-        (2, AuthenticationStatus::SerializationVersionMismatch),
-        (3, AuthenticationStatus::NotAllowedInCluster),
-        (9, AuthenticationStatus::Other(9)),
+    for (code, refusal) in [
+        (1, Refusal::CredentialsFailed),
+        (2, Refusal::SerializationVersionMismatch),
+        (3, Refusal::NotAllowedInCluster),
+        (9, Refusal::Other(9)),
     ] {
-        let expected = Decoded::Authentication(AuthenticationResponse::Refused(status));
+        let expected = Decoded::Authentication(AuthenticationResponse::Refused(refusal));
         assert_eq!(decode(&read_one(&messages::refusal(code))).unwrap(), expected);
     }
 }
