@@ -317,3 +317,29 @@ impl MessageReader {
         Ok(Some(joined.freeze()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_are_there_are_scanned_once() {
+        let mut reader = MessageReader::new(1 << 20);
+        let mut buffer = BytesMut::new();
+        frame::put_frame(&mut buffer, &[0; 13], frame::UNFRAGMENTED);
+        for _ in 0..100 {
+            frame::put_frame(&mut buffer, &[0; 50], 0);
+            let whole_frames = buffer.len();
+            buffer.put_slice(&[56, 0, 0, 0, 0, 0, 1, 2, 3]);
+            assert!(reader.next(&mut buffer).unwrap().is_none());
+            assert_eq!(
+                reader.scanned, whole_frames,
+                "the next call starts behind the last whole frame"
+            );
+            buffer.truncate(whole_frames);
+        }
+        frame::put_frame(&mut buffer, &[], frame::FINAL);
+        assert!(reader.next(&mut buffer).unwrap().is_some());
+        assert_eq!(reader.scanned, 0);
+    }
+}

@@ -71,10 +71,9 @@ pub(crate) fn authentication_request(authentication: &Authentication<'_>) -> Res
         .build()
 }
 
-/// What a member says to a client's authentication.
+/// Why a member refuses a client: the status of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AuthenticationStatus {
-    Authenticated,
+pub(crate) enum Refusal {
     /// Another cluster name, or credentials that the member does not take.
     CredentialsFailed,
     SerializationVersionMismatch,
@@ -87,8 +86,7 @@ pub(crate) enum AuthenticationStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AuthenticationResponse {
     Accepted(Accepted),
-    /// Never [`AuthenticationStatus::Authenticated`].
-    Refused(AuthenticationStatus),
+    Refused(Refusal),
 }
 
 /// What a member that accepts a client says of itself and its cluster.
@@ -129,14 +127,14 @@ pub(crate) struct PartitionsView {
 /// `Client.yaml`, 0.1 `authentication`. An acceptance without member, cluster id or partition count is an error.
 pub(crate) fn decode_authentication(incoming: &Incoming) -> Result<AuthenticationResponse> {
     AUTHENTICATION.decode(incoming, |parameters| {
-        let status = match parameters.fixed.byte()? {
+        let refusal = match parameters.fixed.byte()? {
             0 => return accepted(parameters).map(AuthenticationResponse::Accepted),
-            1 => AuthenticationStatus::CredentialsFailed,
-            2 => AuthenticationStatus::SerializationVersionMismatch,
-            3 => AuthenticationStatus::NotAllowedInCluster,
-            other => AuthenticationStatus::Other(other),
+            1 => Refusal::CredentialsFailed,
+            2 => Refusal::SerializationVersionMismatch,
+            3 => Refusal::NotAllowedInCluster,
+            other => Refusal::Other(other),
         };
-        Ok(AuthenticationResponse::Refused(status))
+        Ok(AuthenticationResponse::Refused(refusal))
     })
 }
 

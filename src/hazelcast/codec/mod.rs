@@ -74,3 +74,6 @@ fn decode<T>(
     read(&mut Parameters::of(incoming))
         .map_err(|error| Error::protocol(format!("{what} cannot be read")).caused_by(error))
 }
+
+#[cfg(test)]
+mod tests;
