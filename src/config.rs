@@ -188,12 +188,20 @@ pub async fn wait_for_engine(settings: &dyn Settings, wait: &Wait) -> anyhow::Re
     .await
 }
 
-/// Why the engine that keeps the settings is not there yet.
-pub(crate) fn not_there(settings: &dyn Settings, cause: &anyhow::Error) -> NotYet {
+fn not_there(settings: &dyn Settings, cause: &anyhow::Error) -> NotYet {
     NotYet {
         subject: settings.describe(),
         answer: format!("{cause:#}"),
         advice: settings.advice(),
+    }
+}
+
+/// Why a key cannot be read or written, though the engine is there, or was a moment ago.
+pub(crate) fn key_not_usable(settings: &dyn Settings, key: &str, cause: &anyhow::Error) -> NotYet {
+    NotYet {
+        subject: format!("the key {key} in {}", settings.describe()),
+        answer: format!("{cause:#}"),
+        advice: "put that right, then run the same again".to_owned(),
     }
 }
 
@@ -232,9 +240,17 @@ async fn read_populated<const N: usize>(
     ready_key: &str,
     keys: &[Key; N],
 ) -> Result<[Option<String>; N], NotYet> {
-    let away = |error: crate::engine::Unavailable| not_there(settings, &error.cause);
-    settings.ready().await.map_err(away)?;
-    let ready = settings.get(ready_key).await.map_err(away)?;
+    settings
+        .ready()
+        .await
+        .map_err(|error| not_there(settings, &error.cause))?;
+    let get = async |key| {
+        settings
+            .get(key)
+            .await
+            .map_err(|error| key_not_usable(settings, key, &error.cause))
+    };
+    let ready = get(ready_key).await?;
     if !ready.as_deref().is_some_and(is_ready_value) {
         return Err(NotYet {
             subject: format!("the key {ready_key} in {}", settings.describe()),
@@ -247,7 +263,7 @@ async fn read_populated<const N: usize>(
     }
     let mut values = [const { None }; N];
     for (value, key) in values.iter_mut().zip(keys) {
-        *value = settings.get(key.name).await.map_err(away)?;
+        *value = get(key.name).await?;
     }
     Ok(values)
 }

@@ -49,7 +49,7 @@ async fn populate(
     for (key, asked) in values {
         let outcome = wait.until(|| async {
             let written = write(settings, key, asked, overwrite).await;
-            written.map_err(|error| config::not_there(settings, &error.cause))
+            written.map_err(|error| config::key_not_usable(settings, key, &error.cause))
         });
         counts.add(key, asked, outcome.await?);
     }

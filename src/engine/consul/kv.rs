@@ -1,6 +1,6 @@
 //! [`Settings`] in Consul's KV store. <https://developer.hashicorp.com/consul/api-docs/kv>
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use consulrs::api::kv::requests::{ReadKeyRequest, SetKeyRequest};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -66,9 +66,13 @@ impl Consul {
             return Ok(None);
         };
         // An empty value is `null` in Consul's answer.
-        let value = pair.value.map(TryInto::<String>::try_into).transpose();
-        let value = value.with_context(|| format!("the value of the key {key} is no text in UTF-8"))?;
-        Ok(Some(value.unwrap_or_default()))
+        let Some(value) = pair.value else {
+            return Ok(Some(String::new()));
+        };
+        let value: std::result::Result<String, _> = value.try_into();
+        Ok(Some(value.map_err(|_| {
+            anyhow!("the value of the key {key} is no text in UTF-8")
+        })?))
     }
 
     async fn write_if_absent(&self, key: &str, value: &str) -> anyhow::Result<Option<String>> {

@@ -1,0 +1,13 @@
+//! Integration tests, in one binary: real engines, real processes, one file per topic.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "clippy.toml allows these in tests only inside of test functions"
+)]
+
+mod agent;
+mod consul;
+mod fake;
+mod populate_kv;
