@@ -2,6 +2,12 @@
 //!
 //! It knows nothing of the rest of this crate.
 
+mod codec;
+mod data;
 mod error;
+mod frame;
+mod message;
+mod partition;
 
+pub use data::{Data, Json, ToData, Value};
 pub use error::{Error, Kind, Result};

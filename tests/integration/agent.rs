@@ -6,9 +6,11 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::support::wait;
 
 /// An agent with a leader within 30 s, or the test fails.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -46,7 +48,7 @@ impl Agent {
     /// The same, with more of Consul's configuration.
     pub(crate) fn start_with(more: &Value) -> Self {
         let mut tries = (0..3).filter_map(|_| {
-            let mut agent = Self::spawn(&Ports::free(), more);
+            let agent = Self::spawn(&Ports::free(), more);
             agent.wait_for_leader().then_some(agent)
         });
         tries.next().expect("a Consul agent with a leader")
@@ -97,22 +99,15 @@ impl Agent {
     }
 
     /// Waits for the leader; `false` where the agent gave up, say because a port is taken.
-    fn wait_for_leader(&mut self) -> bool {
-        let started = Instant::now();
-        loop {
-            let log = fs::read_to_string(self.folder.path.join("agent.log")).unwrap();
-            if log.contains("cluster leadership acquired") && log.contains("New leader elected") {
-                return true;
-            }
-            if log.contains("Error starting agent") || log.contains("address already in use") {
-                return false;
-            }
-            assert!(
-                started.elapsed() < READY_WITHIN,
-                "no leader within {READY_WITHIN:?}: {log}"
-            );
-            pause();
-        }
+    fn wait_for_leader(&self) -> bool {
+        let log = || fs::read_to_string(self.folder.path.join("agent.log")).unwrap();
+        let outcome = wait::until(READY_WITHIN, || {
+            let log = log();
+            let leads = log.contains("cluster leadership acquired") && log.contains("New leader elected");
+            let gave_up = log.contains("Error starting agent") || log.contains("address already in use");
+            (leads || gave_up).then_some(leads)
+        });
+        outcome.unwrap_or_else(|| panic!("no leader within {READY_WITHIN:?}: {}", log()))
     }
 
     /// The entry of `key`, as Consul has it.
@@ -197,10 +192,4 @@ pub(crate) fn program() -> PathBuf {
                 cache.display()
             )
         })
-}
-
-/// The pause between two looks at a condition.
-pub(crate) fn pause() {
-    #[expect(clippy::disallowed_methods, reason = "these tests have threads and no runtime")]
-    std::thread::sleep(Duration::from_millis(50));
 }

@@ -7,7 +7,11 @@
     reason = "clippy.toml allows these in tests only inside of test functions"
 )]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod agent;
 mod consul;
+mod engines;
 mod fake;
 mod populate_kv;

@@ -1,13 +1,17 @@
 //! `svc populate-kv` against a real Consul.
 
-use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::agent::{Agent, Ports, pause};
+use crate::agent::{Agent, Ports};
 use crate::fake::Fake;
+use crate::support::process::Svc;
+
+/// For what takes no time but that of a busy machine.
+const SOON: Duration = Duration::from_secs(20);
 
 /// The keys and their defaults, by the contract; the ready key is the last.
 const KEYS: [(&str, &str); 7] = [
@@ -210,16 +214,12 @@ fn two_at_once_both_succeed_and_each_key_is_written_once() {
 fn started_before_consul_it_waits_and_then_succeeds() {
     let ports = Ports::free();
     let consul = format!("127.0.0.1:{}", ports.http);
-    let mut child = svc(&consul, &["--wait", "60s"]).spawn().unwrap();
-    let mut told = child.stderr.take().unwrap();
-    let mut text = read_until(&mut told, "Connection refused");
+    let job = Svc::start(&["populate-kv", "--consul", &consul, "--wait", "60s"], &[]);
+    job.wait_for_line("Connection refused", SOON);
     let agent = Agent::spawn(&ports, &json!({}));
-    told.read_to_string(&mut text).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{text}");
-    assert!(
-        text.contains("the wait for Consul") && text.contains("written=7"),
-        "{text}"
-    );
+    job.wait_for_line("the wait for Consul", Duration::from_secs(60));
+    job.wait_for_line("written=7", SOON);
+    assert_eq!(job.wait_exit(SOON).code(), Some(0), "{}", job.output());
     assert_eq!(agent.value("essential_keys_populated").as_deref(), Some("TRUE"));
 }
 
@@ -322,40 +322,29 @@ fn values_that_cannot_be_used_are_refused_before_anything_is_sent() {
 fn a_signal_ends_the_wait() {
     let silent = Fake::answering("");
     let refusing = format!("127.0.0.1:{}", Ports::free().http);
-    for (consul, signal) in [(&refusing, "TERM"), (&refusing, "INT"), (&silent.address, "TERM")] {
-        let mut child = svc(consul, &["--wait", "10m", "--log", "debug,hyper=debug"])
-            .spawn()
-            .unwrap();
-        let mut told = child.stderr.take().unwrap();
-        let mut text = read_until(&mut told, "connecting to 127.0.0.1");
-        let sent = Command::new("kill")
-            .args([format!("-{signal}"), child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(sent.success());
+    for (consul, signal) in [
+        (&refusing, Signal::TERM),
+        (&refusing, Signal::INT),
+        (&silent.address, Signal::TERM),
+    ] {
+        let arguments = [
+            "populate-kv",
+            "--consul",
+            consul,
+            "--wait",
+            "10m",
+            "--log",
+            "debug,hyper=debug",
+        ];
+        let job = Svc::start(&arguments, &[]);
+        job.wait_for_line("connecting to 127.0.0.1", SOON);
         let asked = Instant::now();
-        told.read_to_string(&mut text).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(1), "{text}");
+        job.signal(signal);
+        assert_eq!(job.wait_exit(SOON).code(), Some(1), "{}", job.output());
         assert!(
             asked.elapsed() < Duration::from_secs(4),
             "it did not wait for the call that was under way"
         );
-        assert!(text.contains("stopped before all keys were written"), "{text}");
-    }
-}
-
-/// Reads until `wanted` was seen, and returns all that was read.
-fn read_until(from: &mut impl Read, wanted: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 512];
-    loop {
-        let read = from.read(&mut chunk).unwrap();
-        bytes.extend_from_slice(&chunk[..read]);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if text.contains(wanted) {
-            return text;
-        }
-        assert!(read > 0, "{wanted:?} was never said: {text}");
-        pause();
+        job.wait_for_line("stopped before all keys were written", SOON);
     }
 }

@@ -1,0 +1,14 @@
+//! What integration tests share: real engines, real `svc` processes, a way to ask them.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what only tests call may end the test"
+)]
+
+pub(crate) mod engines;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod wait;
