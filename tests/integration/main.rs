@@ -10,5 +10,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent;
+mod consul;
 mod engines;
+mod fake;
 mod hazelcast;
+mod populate_kv;
