@@ -13,7 +13,7 @@ use super::config::{Config, Routing};
 use super::data::ToData;
 use super::error::{Error, Kind, Result};
 use super::invocation::{Background, Shared, shut_down};
-use super::listener::Listener;
+use super::listener::{Listener, Registration};
 use super::map::Map;
 use super::partition::partition_id;
 use super::pending::PendingCalls;
@@ -158,17 +158,19 @@ impl Client {
 
     /// Tells of partitions that lost copies, whatever was stored in them.
     pub fn partition_lost_listener(&self) -> Listener<PartitionLost> {
-        Listener::spawn(
-            Arc::clone(&self.shared),
-            || client::add_partition_lost_listener_request(false),
-            |message| {
+        let registration = Registration {
+            add: Box::new(|| client::add_partition_lost_listener_request(false)),
+            decode_id: client::decode_add_partition_lost_listener,
+            remove: Box::new(client::remove_partition_lost_listener_request),
+            decode_event: |message| {
                 let event = client::decode_partition_lost_event(message)?;
                 Ok(PartitionLost {
                     partition_id: event.partition_id,
                     lost_backup_count: event.lost_backup_count,
                 })
             },
-        )
+        };
+        Listener::spawn(Arc::clone(&self.shared), registration)
     }
 
     /// Closes the connections; calls on their way and later ones fail with [`Kind::ShutDown`] or their outcome unknown.

@@ -313,7 +313,7 @@ async fn python_reads_what_was_written_here_and_writes_what_is_read_here() {
 #[tokio::test]
 async fn partition_ids_agree_with_pythons() {
     let cluster = &Engines::shared().logging;
-    let keys: Vec<String> = (0..10_000).map(|n| random_key(n)).collect();
+    let keys: Vec<String> = (0..10_000).map(random_key).collect();
     let input = serde_json::to_string(&keys).unwrap();
     let output = python::run("partition_ids.py", &[&cluster.addresses(), cluster.name], &input).await;
     let theirs: Vec<i32> = serde_json::from_str(&output).unwrap();
