@@ -2,4 +2,5 @@
 
 pub mod engine;
 pub mod hazelcast;
+pub mod http;
 pub mod message;
