@@ -4,3 +4,4 @@ pub mod engine;
 pub mod hazelcast;
 pub mod http;
 pub mod message;
+pub mod roles;

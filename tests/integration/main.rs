@@ -8,4 +8,5 @@
 )]
 
 mod http;
+mod logging;
 mod raw;

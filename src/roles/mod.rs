@@ -1,0 +1,3 @@
+//! The roles of the executable, one file each, read from top to bottom.
+
+pub mod logging;
