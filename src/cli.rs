@@ -40,6 +40,12 @@ pub struct Cli {
 /// The roles.
 #[derive(Debug, Subcommand)]
 pub enum Role {
+    /// Run one logging instance: it keeps messages in the log that all instances share
+    ///
+    /// Answers at once, with 503 until the settings and the log are there. Stops cleanly on SIGINT and SIGTERM.
+    #[command(after_help = CONSUL_HELP)]
+    Logging(LoggingOptions),
+
     /// Write the shared settings into Consul's KV store, then exit
     ///
     /// Waits for Consul's leader, writes the keys, the ready key last, and exits 0. A key that exists is kept, and named
@@ -353,26 +359,23 @@ mod tests {
 
     #[test]
     fn hazelcast_takes_a_comma_list_of_members() {
-        #[derive(Debug, Parser)]
-        struct Logging {
-            #[command(flatten)]
-            options: LoggingOptions,
-        }
-        let Logging { options } = Logging::parse_from(["svc", "--hazelcast", "a:1, [::1]:2", "--port", "0"]);
+        let Ok(Role::Logging(options)) = read(&["logging", "--hazelcast", "a:1, [::1]:2", "--port", "0"]) else {
+            panic!("these are options of logging");
+        };
         assert_eq!(options.hazelcast, Some(vec!["a:1".to_owned(), "[::1]:2".to_owned()]));
         assert_eq!(
             (options.host.as_str(), options.port, options.start.wait),
             ("127.0.0.1", 0, Duration::from_secs(60))
         );
-        let error = Logging::try_parse_from(["svc", "--hazelcast", "a:1,b"])
-            .unwrap_err()
-            .to_string();
+        let error = read(&["logging", "--hazelcast", "a:1,b"]).unwrap_err();
         assert!(error.contains("\"b\" is no member"), "{error}");
     }
 
     #[test]
     fn values_of_keys_are_checked_before_anything_is_done() {
-        let Role::PopulateKv(options) = read(&["populate-kv", "--hz-mq-members", "a:1,b:2", "--overwrite"]).unwrap();
+        let Ok(Role::PopulateKv(options)) = read(&["populate-kv", "--hz-mq-members", "a:1,b:2", "--overwrite"]) else {
+            panic!("these are options of populate-kv");
+        };
         assert!(options.overwrite);
         let values: Vec<_> = options
             .values

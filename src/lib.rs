@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod hazelcast;
+pub mod http;
 pub mod message;
 pub mod roles;
 pub mod shutdown;

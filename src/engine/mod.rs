@@ -3,8 +3,10 @@
 //! A role sees these traits and cannot tell which engine is behind them.
 
 pub mod consul;
+mod hazelcast;
 
 use std::fmt;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -41,6 +43,20 @@ pub type Result<T> = std::result::Result<T, Unavailable>;
 /// Where the options cannot work: a malformed address, a certificate that cannot be read, a token that is no header value.
 pub fn connect_settings(options: &consul::ConsulOptions) -> anyhow::Result<Box<dyn Settings>> {
     Ok(Box::new(consul::Consul::new(options)?))
+}
+
+/// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`).
+///
+/// It begins to connect, and goes on until it is dropped: [`LogStore::ready`] tells whether it is there.
+///
+/// # Errors
+/// Where `members` is empty or one of them is malformed.
+pub fn connect_log(cluster_name: &str, map_name: &str, members: &[String]) -> anyhow::Result<Arc<dyn LogStore>> {
+    Ok(Arc::new(hazelcast::HazelcastLog::start(
+        cluster_name,
+        map_name,
+        members,
+    )?))
 }
 
 /// Checks that `key` can name a setting: 1 or more of `A-Z a-z 0-9 . - _`, parts divided by `/`.
@@ -114,8 +130,14 @@ pub trait LogStore: Send + Sync {
     /// Which engine this is, and where, for people: `Hazelcast cluster "logging" at 127.0.0.1:5701`.
     fn describe(&self) -> String;
 
-    /// Whether the engine can be reached now; the error says why not.
-    fn ready(&self) -> Result<()>;
+    /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
+    fn advice(&self) -> String;
+
+    /// Waits until the engine can be reached, at most for about 1 s; the error says why it cannot.
+    fn ready(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.
+    fn check(&self) -> Result<()>;
 
     /// Stores the messages. The answer has one outcome for each message, in their order: one that fails, fails alone.
     fn append<'a>(&'a self, messages: &'a [Message], if_present: IfPresent) -> BoxFuture<'a, Vec<Result<Appended>>>;

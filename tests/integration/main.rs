@@ -15,4 +15,8 @@ mod consul;
 mod engines;
 mod fake;
 mod hazelcast;
+mod http;
+mod logging;
+mod logging_lifecycle;
 mod populate_kv;
+mod raw;
