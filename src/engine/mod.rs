@@ -2,7 +2,11 @@
 //!
 //! A role sees these traits and cannot tell which engine is behind them.
 
+pub mod consul;
+mod hazelcast;
+
 use std::fmt;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -31,10 +35,55 @@ impl std::error::Error for Unavailable {}
 /// What an engine answers.
 pub type Result<T> = std::result::Result<T, Unavailable>;
 
-/// Settings shared by all instances: keys and values, both texts.
+/// The settings that `options` lead to.
+///
+/// Nothing is asked of the engine yet: whether it is there, [`Settings::ready`] tells.
+///
+/// # Errors
+/// Where the options cannot work: a malformed address, a certificate that cannot be read, a token that is no header value.
+pub fn connect_settings(options: &consul::ConsulOptions) -> anyhow::Result<Box<dyn Settings>> {
+    Ok(Box::new(consul::Consul::new(options)?))
+}
+
+/// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`).
+///
+/// It begins to connect, and goes on until it is dropped: [`LogStore::ready`] tells whether it is there.
+///
+/// # Errors
+/// Where `members` is empty or one of them is malformed.
+pub fn connect_log(cluster_name: &str, map_name: &str, members: &[String]) -> anyhow::Result<Arc<dyn LogStore>> {
+    Ok(Arc::new(hazelcast::HazelcastLog::start(
+        cluster_name,
+        map_name,
+        members,
+    )?))
+}
+
+/// Checks that `key` can name a setting: 1 or more of `A-Z a-z 0-9 . - _`, parts divided by `/`.
+///
+/// Not empty, no empty part, and no part `.` or `..`: those and all other characters reach an engine changed, or not at all.
+///
+/// # Errors
+/// Says what is wrong, and what is allowed.
+pub fn check_key(key: &str) -> anyhow::Result<()> {
+    let part_is_good = |part: &str| {
+        let characters_are_good = part.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+        characters_are_good && !matches!(part, "" | "." | "..")
+    };
+    anyhow::ensure!(
+        key.split('/').all(part_is_good),
+        "{key:?} cannot be a key: allowed are letters, digits and . - _ in parts divided by single slashes"
+    );
+    Ok(())
+}
+
+/// Settings shared by all instances: keys and values, both texts. [`check_key`] says which keys there can be.
 pub trait Settings: Send + Sync {
     /// Which engine this is, and where, for people: `Consul at http://127.0.0.1:8500`.
     fn describe(&self) -> String;
+
+    /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
+    fn advice(&self) -> String;
 
     /// Whether the engine can take reads and writes now; the error says what answered instead.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;
@@ -81,8 +130,14 @@ pub trait LogStore: Send + Sync {
     /// Which engine this is, and where, for people: `Hazelcast cluster "logging" at 127.0.0.1:5701`.
     fn describe(&self) -> String;
 
-    /// Whether the engine can be reached now; the error says why not.
-    fn ready(&self) -> Result<()>;
+    /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
+    fn advice(&self) -> String;
+
+    /// Waits until the engine can be reached, at most for about 1 s; the error says why it cannot.
+    fn ready(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.
+    fn check(&self) -> Result<()>;
 
     /// Stores the messages. The answer has one outcome for each message, in their order: one that fails, fails alone.
     fn append<'a>(&'a self, messages: &'a [Message], if_present: IfPresent) -> BoxFuture<'a, Vec<Result<Appended>>>;
@@ -92,4 +147,21 @@ pub trait LogStore: Send + Sync {
 
     /// Removes all entries.
     fn clear(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_key;
+
+    #[test]
+    fn a_key_has_an_alphabet_that_reaches_the_engine_unchanged() {
+        for good in ["mq_name", "a", "A-b.c_9", "svc/logging/map", "...", "a..b"] {
+            assert!(check_key(good).is_ok(), "{good:?}");
+        }
+        for bad in [
+            "", " ", "a b", "a%20b", "a?b", "a#b", "ä", "/a", "a/", "a//b", ".", "..", "a/../b", "a/./b", "a\nb",
+        ] {
+            assert!(check_key(bad).is_err(), "{bad:?}");
+        }
+    }
 }

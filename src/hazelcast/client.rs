@@ -1,32 +1,32 @@
 //! The handle to a cluster.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::cluster::{Member, View};
 use super::codec::client;
 use super::config::{Config, Routing};
+use super::data::ToData;
 use super::error::{Error, Kind, Result};
-use super::invocation::{Shared, shut_down};
-use super::listener::Listener;
+use super::invocation::{Background, Shared, shut_down};
+use super::listener::{Listener, Registration};
 use super::map::Map;
+use super::partition::partition_id;
 use super::pending::PendingCalls;
 use super::queue::Queue;
 use super::supervisor::Supervisor;
 
-/// A client of one Hazelcast cluster. Clones are handles to the same client.
+/// A client of one Hazelcast cluster. Clones, maps, queues and listeners are handles to the same client.
 ///
 /// The client connects and reconnects by itself, for as long as a handle to it lives. Calls wait for a connection
 /// until their deadline; no call waits longer.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
-    background: Arc<Background>,
 }
 
 /// A partition that lost copies at once: what had no more backups than that is gone.
@@ -36,12 +36,6 @@ pub struct PartitionLost {
     pub partition_id: i32,
     /// 0: the owner's copy was lost; 1: that of the first backup too; and so on.
     pub lost_backup_count: i32,
-}
-
-/// The supervisor's task, which ends with the last handle.
-#[derive(Debug)]
-struct Background {
-    task: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Client {
@@ -59,12 +53,9 @@ impl Client {
         let (published, view) = watch::channel(Arc::new(View::default()));
         let (stop, stopped) = oneshot::channel();
         let supervisor = Supervisor::new(Arc::clone(&config), endpoints, calls, published);
-        let task = tokio::spawn(supervisor.run(stopped));
+        let background = Background::new(stop, tokio::spawn(supervisor.run(stopped)));
         Ok(Self {
-            shared: Arc::new(Shared::new(config, view)),
-            background: Arc::new(Background {
-                task: Mutex::new(Some((stop, task))),
-            }),
+            shared: Arc::new(Shared::new(config, view, background)),
         })
     }
 
@@ -138,6 +129,12 @@ impl Client {
         self.shared.view.borrow().partition_count
     }
 
+    /// The partition that a key belongs to, once connected.
+    pub fn partition_id(&self, key: &(impl ToData + ?Sized)) -> Option<i32> {
+        let count = self.partition_count();
+        (count > 0).then(|| partition_id(key.to_data().partition_hash(), count))
+    }
+
     /// Asks one member for a sign of life, and waits for it at most `limit`.
     ///
     /// # Errors
@@ -161,31 +158,23 @@ impl Client {
 
     /// Tells of partitions that lost copies, whatever was stored in them.
     pub fn partition_lost_listener(&self) -> Listener<PartitionLost> {
-        Listener::spawn(
-            Arc::clone(&self.shared),
-            || client::add_partition_lost_listener_request(false),
-            |message| {
+        let registration = Registration {
+            add: Box::new(|| client::add_partition_lost_listener_request(false)),
+            decode_id: client::decode_add_partition_lost_listener,
+            remove: Box::new(client::remove_partition_lost_listener_request),
+            decode_event: |message| {
                 let event = client::decode_partition_lost_event(message)?;
                 Ok(PartitionLost {
                     partition_id: event.partition_id,
                     lost_backup_count: event.lost_backup_count,
                 })
             },
-        )
+        };
+        Listener::spawn(Arc::clone(&self.shared), registration)
     }
 
     /// Closes the connections; calls on their way and later ones fail with [`Kind::ShutDown`] or their outcome unknown.
     pub async fn shutdown(&self) {
-        let task = self
-            .background
-            .task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some((stop, task)) = task {
-            drop(stop);
-            // A supervisor that panicked has ended as well.
-            let _ = task.await;
-        }
+        self.shared.background.stop().await;
     }
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::codec::client::{self, Accepted, Authentication, AuthenticationResponse, AuthenticationStatus};
+use super::codec::client::{self, Accepted, Authentication, AuthenticationResponse, Refusal};
 use super::config::{Config, Routing};
 use super::connection::Established;
 use super::error::{Error, Kind, Result};
@@ -128,18 +128,18 @@ impl Handshake {
             client_name: &config.client_name,
             labels: &[],
         })?;
-        let status = match client::decode_authentication(&self.call(&request).await?)? {
+        let refusal = match client::decode_authentication(&self.call(&request).await?)? {
             AuthenticationResponse::Accepted(accepted) => return Ok(accepted),
-            AuthenticationResponse::Refused(status) => status,
+            AuthenticationResponse::Refused(refusal) => refusal,
         };
-        let refusal = match status {
-            AuthenticationStatus::CredentialsFailed => "its cluster has another name, or asks for credentials",
-            AuthenticationStatus::SerializationVersionMismatch => "it speaks another serialization version",
-            AuthenticationStatus::NotAllowedInCluster => "it does not admit this client to its cluster",
+        let reason = match refusal {
+            Refusal::CredentialsFailed => "its cluster has another name, or asks for credentials",
+            Refusal::SerializationVersionMismatch => "it speaks another serialization version",
+            Refusal::NotAllowedInCluster => "it does not admit this client to its cluster",
             _ => "for a reason that this client does not know",
         };
         let message = format!(
-            "the member refused a client of the cluster {:?}: {refusal}",
+            "the member refused a client of the cluster {:?}: {reason}",
             config.cluster_name
         );
         Err(Error::new(Kind::Authentication, message))

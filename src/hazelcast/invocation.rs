@@ -11,12 +11,13 @@
 //!
 //! Each try has a correlation id of its own: a late answer to the first must not pass for the second's.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
@@ -38,7 +39,29 @@ const RETRY_MAX: Duration = Duration::from_millis(100);
 pub(super) struct Shared {
     pub(super) config: Arc<Config>,
     pub(super) view: watch::Receiver<Arc<View>>,
+    pub(super) background: Background,
     turn: AtomicUsize,
+}
+
+/// The supervisor's task. It ends with the last handle.
+#[derive(Debug)]
+pub(super) struct Background(Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>);
+
+impl Background {
+    /// `stop` ends `task`, sent or dropped.
+    pub(super) fn new(stop: oneshot::Sender<()>, task: JoinHandle<()>) -> Self {
+        Self(Mutex::new(Some((stop, task))))
+    }
+
+    /// Ends the task and waits for it.
+    pub(super) async fn stop(&self) {
+        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((stop, task)) = running {
+            drop(stop);
+            // A supervisor that panicked has ended as well.
+            let _ = task.await;
+        }
+    }
 }
 
 /// What one try is: which member it goes to, and what the member is told.
@@ -50,10 +73,11 @@ enum Destination {
 }
 
 impl Shared {
-    pub(super) fn new(config: Arc<Config>, view: watch::Receiver<Arc<View>>) -> Self {
+    pub(super) fn new(config: Arc<Config>, view: watch::Receiver<Arc<View>>, background: Background) -> Self {
         Self {
             config,
             view,
+            background,
             turn: AtomicUsize::new(0),
         }
     }

@@ -11,7 +11,7 @@ use super::codec::map::{self, IterationPointers};
 use super::data::{Data, ToData};
 use super::error::Result;
 use super::invocation::Shared;
-use super::listener::Listener;
+use super::listener::{Listener, Registration};
 use super::partition::partition_id;
 
 /// Partitions that [`Map::entries`] reads at a time.
@@ -202,17 +202,19 @@ impl Map {
 
     /// Tells of partitions of this map that were lost with the last member that had a copy.
     pub fn partition_lost_listener(&self) -> Listener<MapPartitionLost> {
-        let name = self.name.clone();
-        Listener::spawn(
-            Arc::clone(&self.shared),
-            move || map::add_partition_lost_listener_request(&name, false),
-            |message| {
+        let (added, removed) = (self.name.clone(), self.name.clone());
+        let registration = Registration {
+            add: Box::new(move || map::add_partition_lost_listener_request(&added, false)),
+            decode_id: map::decode_add_partition_lost_listener,
+            remove: Box::new(move |id| map::remove_partition_lost_listener_request(&removed, id)),
+            decode_event: |message| {
                 let event = map::decode_partition_lost_event(message)?;
                 Ok(MapPartitionLost {
                     partition_id: event.partition_id,
                 })
             },
-        )
+        };
+        Listener::spawn(Arc::clone(&self.shared), registration)
     }
 
     /// Groups what goes to the same partition.

@@ -7,7 +7,7 @@ use super::codec::queue::{self, ItemEventType};
 use super::data::{Data, ToData};
 use super::error::{Error, Result};
 use super::invocation::Shared;
-use super::listener::Listener;
+use super::listener::{Listener, Registration};
 
 /// A distributed queue (`IQueue`). Clones are handles to the same queue. All its items live in one partition.
 ///
@@ -114,15 +114,17 @@ impl Queue {
 
     /// Tells of items that were added or removed, without the items.
     pub fn item_listener(&self) -> Listener<ItemEvent> {
-        let name = self.name.clone();
-        Listener::spawn(
-            Arc::clone(&self.shared),
-            move || queue::add_listener_request(&name, false, false),
-            |message| match queue::decode_item_event(message)?.event_type {
+        let (added, removed) = (self.name.clone(), self.name.clone());
+        let registration = Registration {
+            add: Box::new(move || queue::add_listener_request(&added, false, false)),
+            decode_id: queue::decode_add_listener,
+            remove: Box::new(move |id| queue::remove_listener_request(&removed, id)),
+            decode_event: |message| match queue::decode_item_event(message)?.event_type {
                 ItemEventType::Added => Ok(ItemEvent::Added),
                 ItemEventType::Removed => Ok(ItemEvent::Removed),
                 ItemEventType::Other(kind) => Err(Error::protocol(format!("an item event of the unknown kind {kind}"))),
             },
-        )
+        };
+        Listener::spawn(Arc::clone(&self.shared), registration)
     }
 }

@@ -14,5 +14,6 @@ pub(crate) mod http;
 pub(crate) mod member;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod python;
 pub(crate) mod wait;
 pub(crate) mod wire;

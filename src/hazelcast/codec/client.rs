@@ -10,10 +10,10 @@ use super::{Operation, decode_event};
 
 const AUTHENTICATION: Operation = Operation::new("Client.Authentication", 0x00_0100, Retry::Never);
 const ADD_CLUSTER_VIEW_LISTENER: Operation = Operation::new("Client.AddClusterViewListener", 0x00_0300, Retry::Never);
-/// Not marked retryable in the definition, but to create what exists changes nothing.
-const CREATE_PROXY: Operation = Operation::new("Client.CreateProxy", 0x00_0400, Retry::Always);
 const ADD_PARTITION_LOST_LISTENER: Operation =
     Operation::new("Client.AddPartitionLostListener", 0x00_0600, Retry::Never);
+const REMOVE_PARTITION_LOST_LISTENER: Operation =
+    Operation::new("Client.RemovePartitionLostListener", 0x00_0700, Retry::Never);
 const PING: Operation = Operation::new("Client.Ping", 0x00_0B00, Retry::Never);
 const LOCAL_BACKUP_LISTENER: Operation = Operation::new("Client.LocalBackupListener", 0x00_0F00, Retry::Never);
 
@@ -26,12 +26,6 @@ pub(crate) const PARTITION_LOST_EVENT: i32 = 0x00_0602;
 
 /// Message type of the event that [`decode_backup_event`] reads.
 const BACKUP_EVENT: i32 = 0x00_0F02;
-
-/// The service of maps, for [`create_proxy_request`].
-pub(crate) const MAP_SERVICE: &str = "hz:impl:mapService";
-
-/// The service of queues, for [`create_proxy_request`].
-pub(crate) const QUEUE_SERVICE: &str = "hz:impl:queueService";
 
 /// The only version of the serialization format.
 const SERIALIZATION_VERSION: u8 = 1;
@@ -71,10 +65,9 @@ pub(crate) fn authentication_request(authentication: &Authentication<'_>) -> Res
         .build()
 }
 
-/// What a member says to a client's authentication.
+/// Why a member refuses a client: the status of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AuthenticationStatus {
-    Authenticated,
+pub(crate) enum Refusal {
     /// Another cluster name, or credentials that the member does not take.
     CredentialsFailed,
     SerializationVersionMismatch,
@@ -87,8 +80,7 @@ pub(crate) enum AuthenticationStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AuthenticationResponse {
     Accepted(Accepted),
-    /// Never [`AuthenticationStatus::Authenticated`].
-    Refused(AuthenticationStatus),
+    Refused(Refusal),
 }
 
 /// What a member that accepts a client says of itself and its cluster.
@@ -129,14 +121,14 @@ pub(crate) struct PartitionsView {
 /// `Client.yaml`, 0.1 `authentication`. An acceptance without member, cluster id or partition count is an error.
 pub(crate) fn decode_authentication(incoming: &Incoming) -> Result<AuthenticationResponse> {
     AUTHENTICATION.decode(incoming, |parameters| {
-        let status = match parameters.fixed.byte()? {
+        let refusal = match parameters.fixed.byte()? {
             0 => return accepted(parameters).map(AuthenticationResponse::Accepted),
-            1 => AuthenticationStatus::CredentialsFailed,
-            2 => AuthenticationStatus::SerializationVersionMismatch,
-            3 => AuthenticationStatus::NotAllowedInCluster,
-            other => AuthenticationStatus::Other(other),
+            1 => Refusal::CredentialsFailed,
+            2 => Refusal::SerializationVersionMismatch,
+            3 => Refusal::NotAllowedInCluster,
+            other => Refusal::Other(other),
         };
-        Ok(AuthenticationResponse::Refused(status))
+        Ok(AuthenticationResponse::Refused(refusal))
     })
 }
 
@@ -220,15 +212,6 @@ pub(crate) fn decode_cluster_view_event(incoming: &Incoming) -> Result<ClusterVi
     }
 }
 
-/// `Client.yaml`, 0.4 `createProxy`: makes a structure exist, [`MAP_SERVICE`]'s or [`QUEUE_SERVICE`]'s. Its response has no parameters.
-pub(crate) fn create_proxy_request(name: &str, service_name: &str) -> Result<Request> {
-    CREATE_PROXY
-        .request(Route::Any)
-        .string(name)
-        .string(service_name)
-        .build()
-}
-
 /// `Client.yaml`, 0.6 `addPartitionLostListener`, for the connection it is sent on. With `local_only`, that member tells of its
 /// own partitions alone.
 pub(crate) fn add_partition_lost_listener_request(local_only: bool) -> Result<Request> {
@@ -241,6 +224,14 @@ pub(crate) fn add_partition_lost_listener_request(local_only: bool) -> Result<Re
 /// The registration id.
 pub(crate) fn decode_add_partition_lost_listener(incoming: &Incoming) -> Result<Uuid> {
     ADD_PARTITION_LOST_LISTENER.decode(incoming, |parameters| parameters.fixed.uuid())
+}
+
+/// `Client.yaml`, 0.7 `removePartitionLostListener`, on the connection that it was added on.
+pub(crate) fn remove_partition_lost_listener_request(registration_id: Uuid) -> Result<Request> {
+    REMOVE_PARTITION_LOST_LISTENER
+        .request(Route::Any)
+        .uuid(Some(registration_id))
+        .build()
 }
 
 /// A partition lost replicas.
@@ -273,11 +264,6 @@ pub(crate) fn ping_request() -> Result<Request> {
 /// requests with the backup-aware flag.
 pub(crate) fn local_backup_listener_request() -> Result<Request> {
     LOCAL_BACKUP_LISTENER.request(Route::Any).build()
-}
-
-/// The registration id.
-pub(crate) fn decode_local_backup_listener(incoming: &Incoming) -> Result<Uuid> {
-    LOCAL_BACKUP_LISTENER.decode(incoming, |parameters| parameters.fixed.uuid())
 }
 
 /// `Client.yaml`, 0.15, event `backup`: the correlation id of the request that was backed up.

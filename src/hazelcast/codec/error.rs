@@ -14,16 +14,6 @@ impl Incoming {
         (self.message_type() == ERROR_TYPE).then(|| self.to_error())
     }
 
-    /// The member's error; a `Protocol` error where this is none.
-    pub(crate) fn into_error(self) -> Error {
-        self.as_error().unwrap_or_else(|| {
-            Error::protocol(format!(
-                "a message of type 0x{:06X} came where an error was due",
-                self.message_type()
-            ))
-        })
-    }
-
     fn to_error(&self) -> Error {
         self.first_error_holder().unwrap_or_else(|error| {
             Error::protocol("the member answered an error that cannot be read").caused_by(error)

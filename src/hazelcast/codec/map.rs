@@ -19,6 +19,8 @@ const CONTAINS_KEY: Operation = Operation::new("Map.ContainsKey", 0x01_0600, Ret
 const PUT_IF_ABSENT: Operation = Operation::new("Map.PutIfAbsent", 0x01_0E00, Retry::IfRedo);
 const SET: Operation = Operation::new("Map.Set", 0x01_0F00, Retry::IfRedo);
 const ADD_PARTITION_LOST_LISTENER: Operation = Operation::new("Map.AddPartitionLostListener", 0x01_1B00, Retry::Never);
+const REMOVE_PARTITION_LOST_LISTENER: Operation =
+    Operation::new("Map.RemovePartitionLostListener", 0x01_1C00, Retry::Never);
 const KEY_SET: Operation = Operation::new("Map.KeySet", 0x01_2200, Retry::Always);
 const GET_ALL: Operation = Operation::new("Map.GetAll", 0x01_2300, Retry::Always);
 const VALUES: Operation = Operation::new("Map.Values", 0x01_2400, Retry::Always);
@@ -122,6 +124,15 @@ pub(crate) fn add_partition_lost_listener_request(name: &str, local_only: bool) 
 /// The registration id.
 pub(crate) fn decode_add_partition_lost_listener(incoming: &Incoming) -> Result<Uuid> {
     ADD_PARTITION_LOST_LISTENER.decode(incoming, |parameters| parameters.fixed.uuid())
+}
+
+/// `Map.yaml`, 1.28 `removePartitionLostListener`, on the connection that it was added on.
+pub(crate) fn remove_partition_lost_listener_request(name: &str, registration_id: Uuid) -> Result<Request> {
+    REMOVE_PARTITION_LOST_LISTENER
+        .request(Route::Any)
+        .uuid(Some(registration_id))
+        .string(name)
+        .build()
 }
 
 /// A partition of a map lost its owner and all backups: its entries are gone.

@@ -173,11 +173,6 @@ pub(crate) fn remove_listener_request(name: &str, registration_id: Uuid) -> Resu
         .build()
 }
 
-/// Whether there was such a registration.
-pub(crate) fn decode_remove_listener(incoming: &Incoming) -> Result<bool> {
-    REMOVE_LISTENER.decode(incoming, |parameters| parameters.fixed.boolean())
-}
-
 fn to_queue(operation: &Operation, name: &str) -> RequestBuilder {
     operation.request(Route::Key(name_partition_hash(name)))
 }

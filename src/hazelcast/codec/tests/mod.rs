@@ -171,8 +171,8 @@ enum Decoded {
     Error(Kind, String),
 }
 
-/// The message types of captured operations that this client does not have: an index, and queries.
-const OTHER_OPERATIONS: [i32; 3] = [0x01_2600, 0x01_2800, 0x01_2900];
+/// The message types of captured operations that this client does not have: proxies, an index, and queries.
+const OTHER_OPERATIONS: [i32; 4] = [0x00_0400, 0x01_2600, 0x01_2800, 0x01_2900];
 
 /// Reads a message by the function for its type.
 fn decode(incoming: &Incoming) -> Result<Decoded> {
@@ -186,7 +186,6 @@ fn decode(incoming: &Incoming) -> Result<Decoded> {
         0x00_0302..=0x00_03FF => Decoded::ClusterView(client::decode_cluster_view_event(incoming)?),
         0x00_0601 => Registration(client::decode_add_partition_lost_listener(incoming)?),
         client::PARTITION_LOST_EVENT => Decoded::PartitionLost(client::decode_partition_lost_event(incoming)?),
-        0x00_0F01 => Registration(client::decode_local_backup_listener(incoming)?),
         0x00_0F02 => Decoded::Backup(client::decode_backup_event(incoming)?),
         0x01_0101 => Value(map::decode_put(incoming)?),
         0x01_0201 => Value(map::decode_get(incoming)?),
@@ -215,7 +214,6 @@ fn decode(incoming: &Incoming) -> Result<Decoded> {
         0x03_1001 => Boolean(queue::decode_add_all(incoming)?),
         0x03_1101 => Registration(queue::decode_add_listener(incoming)?),
         queue::ITEM_EVENT => Decoded::Item(queue::decode_item_event(incoming)?),
-        0x03_1201 => Boolean(queue::decode_remove_listener(incoming)?),
         _ => Decoded::Nothing,
     })
 }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{OTHER_OPERATIONS, captures, frames_of, uuid_bytes, wire};
 use crate::hazelcast::codec::builder::MAX_REQUEST_BYTES;
-use crate::hazelcast::codec::client::{self, Authentication, MAP_SERVICE, QUEUE_SERVICE};
+use crate::hazelcast::codec::client::{self, Authentication};
 use crate::hazelcast::codec::map::{self, IterationPointers};
 use crate::hazelcast::codec::queue;
 use crate::hazelcast::data::{Data, Json, ToData};
@@ -43,8 +43,6 @@ fn expected() -> Vec<Result<Request>> {
             labels: &[],
         }),
         client::add_cluster_view_listener_request(),
-        client::create_proxy_request(MAP, MAP_SERVICE),
-        client::create_proxy_request(QUEUE, QUEUE_SERVICE),
         map::set_request(MAP, &data("k1"), &data("never")),
         map::put_request(MAP, &data("k1"), &data("gonna")),
         map::get_request(MAP, &data("k1")),
@@ -63,7 +61,6 @@ fn expected() -> Vec<Result<Request>> {
         map::entry_set_request(MAP),
         map::key_set_request(MAP),
         map::size_request(MAP),
-        client::create_proxy_request(inbox, MAP_SERVICE),
         map::set_request(inbox, &data("b1"), &data(Json(r#"{"owner":null,"since":1}"#))),
         map::set_request(inbox, &data("b2"), &data(Json(r#"{"owner":"x","since":2}"#))),
         map::set_request(inbox, &data("b3"), &data("junk")),
@@ -78,7 +75,6 @@ fn expected() -> Vec<Result<Request>> {
         queue::drain_to_max_size_request(QUEUE, 10),
         queue::poll_request(QUEUE, 100),
         map::clear_request(MAP),
-        client::create_proxy_request("big", MAP_SERVICE),
         map::values_request("big"),
         client::ping_request(),
     ]
@@ -277,7 +273,6 @@ fn what_takes_items_or_belongs_to_a_connection_is_never_repeated_and_writes_only
                 queue::size_request("q"),
                 queue::peek_request("q"),
                 queue::iterator_request("q"),
-                client::create_proxy_request("m", MAP_SERVICE),
             ],
         ),
     ] {

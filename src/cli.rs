@@ -1,0 +1,397 @@
+//! The command line: every option with its environment variable, its unit and its default.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{self, KEYS, Key};
+use crate::engine::consul::{self, ConsulOptions, Token};
+use crate::{engine, telemetry};
+
+/// What `--help` says of the variables that have no option.
+const CONSUL_HELP: &str = "\
+Environment variables for Consul that have no option:
+  CONSUL_HOST, CONSUL_PORT   its address, where --consul and CONSUL_HTTP_ADDR are not given
+  CONSUL_HTTP_TOKEN          the ACL token to use
+  CONSUL_CACERT              PEM file with the authorities to trust, for https; default: the public ones
+  CONSUL_CLIENT_CERT         PEM file with the certificate to present, with
+  CONSUL_CLIENT_KEY          PEM file with its private key
+
+An environment variable that is empty counts as not given.";
+
+/// A message system in one executable: its roles are the subcommands.
+#[derive(Debug, Parser)]
+#[command(name = "svc", version, propagate_version = true, max_term_width = 120)]
+pub struct Cli {
+    /// Which role to take.
+    #[command(subcommand)]
+    pub role: Role,
+
+    /// What to log, to standard error: a level (error, warn, info, debug, trace) or `target=level`, in a comma list. The
+    /// libraries consulrs, rustify, reqwest and hyper are quiet unless they are named
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = telemetry::DEFAULT_FILTER)]
+    #[arg(value_parser = telemetry::check_filter)]
+    pub log: String,
+}
+
+/// The roles.
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Run one logging instance: it keeps messages in the log that all instances share
+    ///
+    /// Answers at once, with 503 until the settings and the log are there. Stops cleanly on SIGINT and SIGTERM.
+    #[command(after_help = CONSUL_HELP)]
+    Logging(LoggingOptions),
+
+    /// Write the shared settings into Consul's KV store, then exit
+    ///
+    /// Waits for Consul's leader, writes the keys, the ready key last, and exits 0. A key that exists is kept, and named
+    /// where its value differs from what was asked for. Safe to run again at any time.
+    #[command(after_help = CONSUL_HELP)]
+    PopulateKv(PopulateKvOptions),
+}
+
+/// Options of `svc populate-kv`.
+#[derive(Args, Debug)]
+pub struct PopulateKvOptions {
+    /// Where the settings are written.
+    #[command(flatten)]
+    pub consul: ConsulArgs,
+
+    /// When to give up, and which key says that all is there.
+    #[command(flatten)]
+    pub start: StartArgs,
+
+    /// Replace the keys that exist
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// What to write.
+    #[command(flatten)]
+    pub values: KeyValues,
+}
+
+/// Options of `svc logging`.
+#[derive(Args, Debug)]
+pub struct LoggingOptions {
+    /// Address to bind
+    #[arg(long, env = "SVC_HOST", default_value = "127.0.0.1", value_parser = parse_host)]
+    pub host: String,
+
+    /// HTTP port; 0 takes a free one and says which
+    #[arg(long, env = "PORT", default_value_t = 8100)]
+    pub port: u16,
+
+    /// Where the settings are read.
+    #[command(flatten)]
+    pub consul: ConsulArgs,
+
+    /// Members of the Hazelcast cluster that keeps the logs: comma list of host:port [default: what the KV store names]
+    #[arg(
+        long,
+        env = "HZ_NETWORK_PUBLICADDRESS",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = config::parse_member)]
+    pub hazelcast: Option<Vec<String>>,
+
+    /// When to give up, and which key says that all is there.
+    #[command(flatten)]
+    pub start: StartArgs,
+}
+
+/// How a start waits for what is not there yet.
+#[derive(Args, Debug)]
+pub struct StartArgs {
+    /// How long to wait for an engine that is not there: a number and ms, s, m or h; 0s tries once
+    #[arg(long, env = "SVC_WAIT", value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub wait: Duration,
+
+    /// The key that says that all other keys are there
+    #[arg(long, env = config::READY_KEY_ENV, value_name = "KEY", default_value = config::READY_KEY)]
+    #[arg(value_parser = parse_key)]
+    pub ready_key: String,
+}
+
+/// Where Consul is. The rest of it is in the environment only: nobody should have a token on a command line.
+#[derive(Args, Debug)]
+pub struct ConsulArgs {
+    /// Consul's HTTP address, with or without http:// or https:// [default: 127.0.0.1:8500]
+    // Read by `options`, not here: where it is malformed, clap would show it with whatever secret is in it.
+    #[arg(long, env = "CONSUL_HTTP_ADDR", hide_env_values = true, value_name = "ADDRESS")]
+    consul: Option<String>,
+    #[arg(skip = environment("CONSUL_HOST"))]
+    host: Option<OsString>,
+    #[arg(skip = environment("CONSUL_PORT"))]
+    port: Option<OsString>,
+    #[arg(skip = environment("CONSUL_HTTP_TOKEN").map(|token| Token::new(token.to_string_lossy())))]
+    token: Option<Token>,
+    #[arg(skip = environment("CONSUL_CACERT").map(PathBuf::from))]
+    ca_cert: Option<PathBuf>,
+    #[arg(skip = environment("CONSUL_CLIENT_CERT").map(PathBuf::from))]
+    client_cert: Option<PathBuf>,
+    #[arg(skip = environment("CONSUL_CLIENT_KEY").map(PathBuf::from))]
+    client_key: Option<PathBuf>,
+}
+
+impl ConsulArgs {
+    /// What was given, as the engine takes it.
+    ///
+    /// # Errors
+    /// Where `--consul`, or `CONSUL_HOST` and `CONSUL_PORT`, make no address.
+    pub fn options(&self) -> anyhow::Result<ConsulOptions> {
+        let address = match &self.consul {
+            Some(address) => {
+                consul::parse_address(address).context("--consul or CONSUL_HTTP_ADDR is no address of Consul")?
+            }
+            None => address_of(self.host.as_ref(), self.port.as_ref())
+                .context("CONSUL_HOST and CONSUL_PORT make no address of Consul")?,
+        };
+        Ok(ConsulOptions {
+            address,
+            token: self.token.clone(),
+            ca_cert: self.ca_cert.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+        })
+    }
+}
+
+/// The value that each key is to have, in the order of [`KEYS`].
+#[derive(Clone, Debug)]
+pub struct KeyValues(Vec<(Key, String)>);
+
+impl KeyValues {
+    /// Keys and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &str)> {
+        self.0.iter().map(|(key, value)| (key, value.as_str()))
+    }
+}
+
+// By hand, since the options come from the table of keys.
+impl Args for KeyValues {
+    fn augment_args(command: Command) -> Command {
+        KEYS.iter()
+            .fold(command.next_help_heading("Values of the keys"), |command, key| {
+                command.arg(
+                    Arg::new(key.name)
+                        .long(key.option)
+                        .env(key.env)
+                        .default_value(key.default)
+                        .value_name(if key.kind == config::Kind::Members {
+                            "MEMBERS"
+                        } else {
+                            "NAME"
+                        })
+                        .help(key.meaning)
+                        .value_parser(move |value: &str| key.check(value).map(|()| value.trim().to_owned())),
+                )
+            })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for KeyValues {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let value = |key: &Key| {
+            matches
+                .get_one::<String>(key.name)
+                .cloned()
+                .unwrap_or_else(|| key.default.to_owned())
+        };
+        Ok(Self(KEYS.iter().map(|key| (*key, value(key))).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Cli {
+    /// Reads the process's command line and environment. Ends the process on `--help`, `--version` and misuse.
+    pub fn read() -> Self {
+        Self::read_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn read_from(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let matches = without_empty_variables(Self::command()).try_get_matches_from(arguments)?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+/// Takes the variables that are empty off the options: `FOO=` is how compose files say that `FOO` is not given.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |arg: &Arg| {
+        arg.get_env()
+            .and_then(std::env::var_os)
+            .is_some_and(|value| value.is_empty())
+    };
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// The value of a variable that has no option.
+fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The address of Consul by `CONSUL_HOST` and `CONSUL_PORT`.
+fn address_of(host: Option<&OsString>, port: Option<&OsString>) -> anyhow::Result<String> {
+    let host = host.map_or("127.0.0.1".into(), |host| host.to_string_lossy());
+    let port = port.map_or("8500".into(), |port| port.to_string_lossy());
+    consul::parse_address(&format!("http://{host}:{port}"))
+}
+
+fn parse_key(key: &str) -> anyhow::Result<String> {
+    engine::check_key(key).map(|()| key.to_owned())
+}
+
+fn parse_host(host: &str) -> Result<String, &'static str> {
+    let host = host.trim();
+    if host.is_empty() {
+        Err("a host name or an address is needed")
+    } else {
+        Ok(host.to_owned())
+    }
+}
+
+/// Reads a whole number and its unit: `250ms`, `60s`, `5m`, `1h`.
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    const EXPECTED: &str = "expected a whole number and its unit, ms, s, m or h: 60s";
+    let text = text.trim();
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or(EXPECTED)?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = if number.is_empty() {
+        Err(EXPECTED)
+    } else {
+        number.parse().map_err(|_| "it is too long")
+    }?;
+    let seconds = |factor: u64| {
+        number
+            .checked_mul(factor)
+            .map(Duration::from_secs)
+            .ok_or("it is too long")
+    };
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(60 * 60),
+        _ => Err(EXPECTED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Result<Role, String> {
+        let arguments = ["svc"].iter().chain(arguments).map(OsString::from);
+        Cli::read_from(arguments)
+            .map(|cli| cli.role)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn verify_cli() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_needs_a_whole_number_and_a_unit() {
+        for (given, milliseconds) in [
+            ("0s", 0),
+            ("250ms", 250),
+            ("60s", 60_000),
+            (" 5m ", 300_000),
+            ("1h", 3_600_000),
+            ("007s", 7_000),
+        ] {
+            assert_eq!(
+                parse_duration(given),
+                Ok(Duration::from_millis(milliseconds)),
+                "{given:?}"
+            );
+        }
+        for bad in [
+            "",
+            "s",
+            "60",
+            "60 s",
+            "1.5s",
+            "-1s",
+            "+1s",
+            "1d",
+            "1S",
+            "1ms2",
+            "1s 2s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+            "٣s",
+        ] {
+            assert!(parse_duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_consul_can_come_from_host_and_port() {
+        let made = |host: Option<&str>, port: Option<&str>| {
+            address_of(host.map(OsString::from).as_ref(), port.map(OsString::from).as_ref()).ok()
+        };
+        assert_eq!(made(None, None).as_deref(), Some("http://127.0.0.1:8500"));
+        assert_eq!(made(Some("consul"), None).as_deref(), Some("http://consul:8500"));
+        assert_eq!(made(None, Some("80")).as_deref(), Some("http://127.0.0.1:80"));
+        assert_eq!(
+            made(Some("consul"), Some("1234")).as_deref(),
+            Some("http://consul:1234")
+        );
+        assert_eq!(made(None, Some("tcp://10.0.0.1:8500")), None);
+    }
+
+    #[test]
+    fn hazelcast_takes_a_comma_list_of_members() {
+        let Ok(Role::Logging(options)) = read(&["logging", "--hazelcast", "a:1, [::1]:2", "--port", "0"]) else {
+            panic!("these are options of logging");
+        };
+        assert_eq!(options.hazelcast, Some(vec!["a:1".to_owned(), "[::1]:2".to_owned()]));
+        assert_eq!(
+            (options.host.as_str(), options.port, options.start.wait),
+            ("127.0.0.1", 0, Duration::from_secs(60))
+        );
+        let error = read(&["logging", "--hazelcast", "a:1,b"]).unwrap_err();
+        assert!(error.contains("\"b\" is no member"), "{error}");
+    }
+
+    #[test]
+    fn values_of_keys_are_checked_before_anything_is_done() {
+        let Ok(Role::PopulateKv(options)) = read(&["populate-kv", "--hz-mq-members", "a:1,b:2", "--overwrite"]) else {
+            panic!("these are options of populate-kv");
+        };
+        assert!(options.overwrite);
+        let values: Vec<_> = options
+            .values
+            .iter()
+            .map(|(key, value)| (key.name, value.to_owned()))
+            .collect();
+        assert_eq!(values.len(), KEYS.len());
+        assert!(values.contains(&("hz_mq_members", "a:1,b:2".to_owned())), "{values:?}");
+        for bad in [
+            ["--hz-mq-members", "a"],
+            ["--hz-mq-queue-name", " "],
+            ["--ready-key", "a b"],
+            ["--wait", "60"],
+        ] {
+            let error = read(&["populate-kv", bad[0], bad[1]]).unwrap_err();
+            assert!(error.contains(bad[0]), "{error}");
+        }
+    }
+}

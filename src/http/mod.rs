@@ -1,0 +1,27 @@
+//! HTTP as every role speaks it.
+//!
+//! - [`server`]: accepts connections, bounds them in number, size and time, and drains them.
+//! - [`request`]: what a client asks for, parsed strictly.
+//! - [`reply`]: what it is answered, and the one place that turns errors into a status and JSON.
+//! - [`body`]: the body of an answer: whole, or a list that is streamed in bounded memory.
+//! - [`health`]: whether the process can take requests, for `GET /health`.
+//!
+//! What hyper refuses before a handler sees it has the bare status: 400, 414 (a target over 65,534 bytes), 431
+//! (more than 100 headers, or a head that overflows its buffer of about 400 KiB).
+
+use std::any::Any;
+
+pub mod body;
+mod connection;
+pub mod health;
+pub mod reply;
+pub mod request;
+pub mod server;
+mod service;
+
+/// What a panic says.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("(no message)")
+}

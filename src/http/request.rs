@@ -1,0 +1,440 @@
+//! [`Request`]: what a client asks for, parsed strictly.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::Method;
+use hyper::body::Body as _;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::http::request::Parts;
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::error::Category;
+
+use super::body::Broken;
+use super::reply::HttpError;
+
+/// A request whose head has arrived.
+#[derive(Debug)]
+pub struct Request {
+    head: Parts,
+    body: UnsyncBoxBody<Bytes, Broken>,
+    /// How long the whole body may take, from the moment on that it is asked for.
+    body_timeout: Duration,
+}
+
+impl Request {
+    /// A request as a handler sees it. `HEAD` becomes `GET`: the server leaves the body of the answer out by itself.
+    pub fn new<B>(request: hyper::Request<B>, body_timeout: Duration) -> Request
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Broken>,
+    {
+        let (mut head, body) = request.into_parts();
+        if head.method == Method::HEAD {
+            head.method = Method::GET;
+        }
+        Request {
+            head,
+            body: body.map_err(Into::into).boxed_unsync(),
+            body_timeout,
+        }
+    }
+
+    /// The method; `GET` for a `HEAD`.
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The path as it was sent.
+    pub fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The query's parameters, decoded.
+    ///
+    /// # Errors
+    ///
+    /// 400 where any of them is no valid percent-encoding of UTF-8.
+    pub fn query(&self) -> Result<Query, HttpError> {
+        Query::parse(self.head.uri.query().unwrap_or_default())
+    }
+
+    /// Reads the whole body, of at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// 413 over the limit (before anything is read where the client has announced it), 408 where it does not arrive in
+    /// time, 400 where it breaks off.
+    pub async fn bytes(self, limit: usize) -> Result<Vec<u8>, HttpError> {
+        let Request { body, body_timeout, .. } = self;
+        match tokio::time::timeout(body_timeout, collect(body, limit)).await {
+            Ok(collected) => collected,
+            Err(_) => Err(HttpError::request_timeout(format!(
+                "the body did not arrive within {body_timeout:?}"
+            ))),
+        }
+    }
+
+    /// Reads a JSON body of at most `limit` bytes, as text.
+    ///
+    /// # Errors
+    ///
+    /// 415 where the content type is anything but `application/json` (with whatever parameters), 400 where the body is
+    /// no UTF-8, and those of [`Request::bytes`].
+    pub async fn json_text(self, limit: usize) -> Result<String, HttpError> {
+        require_json(&self.head.headers)?;
+        let bytes = self.bytes(limit).await?;
+        String::from_utf8(bytes).map_err(|cause| HttpError::bad_request(format!("the body is no UTF-8: {cause}")))
+    }
+
+    /// Reads a JSON object of at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Request::json_text`] and of [`object`].
+    pub async fn json_object<T: for<'de> Deserialize<'de>>(self, limit: usize) -> Result<T, HttpError> {
+        object(&self.json_text(limit).await?)
+    }
+}
+
+/// The whole body, if it has at most `limit` bytes.
+async fn collect(mut body: UnsyncBoxBody<Bytes, Broken>, limit: usize) -> Result<Vec<u8>, HttpError> {
+    let too_large = || HttpError::too_large(format!("the body has more than {limit} bytes"));
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(too_large());
+    }
+    // Not for what is only announced: a client may announce much and send nothing.
+    let mut collected = Vec::with_capacity(announced.min(FIRST_BYTES));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|cause| HttpError::bad_request(format!("the body could not be read: {cause}")))?;
+        if let Ok(data) = frame.into_data() {
+            if data.len() > limit.saturating_sub(collected.len()) {
+                return Err(too_large());
+            }
+            collected.extend_from_slice(&data);
+        }
+    }
+    Ok(collected)
+}
+
+/// The memory that a body gets before any of it has arrived.
+const FIRST_BYTES: usize = 16 * 1024;
+
+fn require_json(headers: &HeaderMap) -> Result<(), HttpError> {
+    let Some(given) = headers.get(CONTENT_TYPE) else {
+        return Err(HttpError::unsupported_media_type(
+            "the body has no content type; application/json is taken",
+        ));
+    };
+    let given = given.to_str().unwrap_or("(no text)");
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(HttpError::unsupported_media_type(format!(
+        "the body is {given:?}; application/json is taken"
+    )))
+}
+
+/// Parses a JSON object. Fields that `T` does not know are ignored.
+///
+/// # Errors
+///
+/// 400 where the text is no JSON or gives a field twice; 422 where it is no object, or a field is missing or of the
+/// wrong type.
+pub fn object<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, HttpError> {
+    // An array in the order of the fields would do for serde.
+    let is_object = text.trim_start_matches(JSON_SPACE).starts_with('{');
+    match serde_json::from_str(text) {
+        Ok(value) if is_object => Ok(value),
+        Ok(_) => Err(HttpError::unprocessable("the body is no JSON object")),
+        Err(cause) => Err(json_error(text, &cause)),
+    }
+}
+
+/// What JSON takes for white space.
+pub const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// Which error a text is that could not be parsed: malformed (400), or not what was asked for (422).
+pub fn json_error(text: &str, cause: &serde_json::Error) -> HttpError {
+    let malformed = |cause: &dyn std::fmt::Display| HttpError::bad_request(format!("the body is no JSON: {cause}"));
+    match cause.classify() {
+        Category::Syntax | Category::Eof | Category::Io => malformed(cause),
+        // Parsing stops at the first field of a wrong type; what follows may be malformed all the same.
+        Category::Data => match serde_json::from_str::<IgnoredAny>(text) {
+            Err(cause) => malformed(&cause),
+            Ok(_) if cause.to_string().starts_with("duplicate field") => {
+                HttpError::bad_request(format!("the body is ambiguous: {cause}"))
+            }
+            Ok(_) => HttpError::unprocessable(format!("the body does not fit: {cause}")),
+        },
+    }
+}
+
+/// The parameters of a query, decoded, in the order in which they came.
+#[derive(Debug)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(raw: &str) -> Result<Query, HttpError> {
+        let pairs = raw.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        });
+        Ok(Query(pairs.collect::<Result<_, HttpError>>()?))
+    }
+
+    /// The value of a parameter, or `None` where there is no such parameter.
+    ///
+    /// # Errors
+    ///
+    /// 400 where it is given more than once.
+    pub fn get(&self, name: &str) -> Result<Option<&str>, HttpError> {
+        let mut values = self
+            .0
+            .iter()
+            .filter(|(given, _)| given == name)
+            .map(|(_, value)| value.as_str());
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            _ => Err(HttpError::bad_request(format!(
+                "the parameter {name} is given more than once"
+            ))),
+        }
+    }
+
+    /// A parameter that is `true` or `false`, and false where it is not given.
+    ///
+    /// # Errors
+    ///
+    /// 400 where it is anything else, or given more than once.
+    pub fn flag(&self, name: &str) -> Result<bool, HttpError> {
+        match self.get(name)? {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(HttpError::bad_request(format!(
+                "the parameter {name} is neither true nor false"
+            ))),
+        }
+    }
+}
+
+/// Decodes one name or value of a query: `+` is a space, `%` and two hex digits are a byte, all bytes are UTF-8.
+fn decode(raw: &str) -> Result<String, HttpError> {
+    // The library leaves a malformed escape as it stands.
+    let escapes = raw.as_bytes().split(|byte| *byte == b'%').skip(1);
+    for escape in escapes {
+        if !matches!(escape, [first, second, ..] if first.is_ascii_hexdigit() && second.is_ascii_hexdigit()) {
+            return Err(HttpError::bad_request(
+                "the query has a % that is not followed by two hex digits",
+            ));
+        }
+    }
+    let spaced = if raw.contains('+') {
+        Cow::Owned(raw.replace('+', " "))
+    } else {
+        Cow::Borrowed(raw)
+    };
+    match percent_decode_str(&spaced).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(cause) => Err(HttpError::bad_request(format!(
+            "the query is no UTF-8 once decoded: {cause}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{Empty, Full};
+    use hyper::StatusCode;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Named {
+        name: String,
+        size: u32,
+    }
+
+    fn status<T: std::fmt::Debug>(result: Result<T, HttpError>) -> StatusCode {
+        result.unwrap_err().status()
+    }
+
+    fn query(raw: &str) -> Result<Query, HttpError> {
+        Query::parse(raw)
+    }
+
+    fn post(content_type: Option<&str>, body: &'static [u8]) -> Request {
+        let mut request = hyper::Request::post("/log");
+        if let Some(content_type) = content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        Request::new(request.body(Full::from(body)).unwrap(), Duration::from_secs(5))
+    }
+
+    #[test]
+    fn a_query_is_decoded() {
+        let query = query("text=a%20b+c%2B%26&empty=&bare&n%61me=%D1%82").unwrap();
+        assert_eq!(query.get("text").unwrap(), Some("a b c+&"));
+        assert_eq!(query.get("empty").unwrap(), Some(""));
+        assert_eq!(query.get("bare").unwrap(), Some(""));
+        assert_eq!(query.get("name").unwrap(), Some("т"));
+        assert_eq!(query.get("other").unwrap(), None);
+    }
+
+    #[test]
+    fn a_malformed_escape_is_a_400_in_any_parameter() {
+        for raw in [
+            "text=%",
+            "text=%4",
+            "text=a%zzb",
+            "text=%+1",
+            "text=%%41",
+            "x%=1",
+            "text=ok&other=%e",
+        ] {
+            assert_eq!(status(query(raw)), StatusCode::BAD_REQUEST, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_query_that_is_no_utf_8_is_a_400() {
+        for raw in ["text=%FF", "text=%C3", "text=%ED%A0%80", "text=%C0%80"] {
+            assert_eq!(status(query(raw)), StatusCode::BAD_REQUEST, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_is_given_twice_is_a_400() {
+        assert_eq!(
+            status(query("text=a&text=a").unwrap().get("text")),
+            StatusCode::BAD_REQUEST
+        );
+    }
+
+    #[test]
+    fn a_flag_is_true_or_false_and_nothing_else() {
+        assert!(query("full=true").unwrap().flag("full").unwrap());
+        assert!(!query("full=false").unwrap().flag("full").unwrap());
+        assert!(!query("other=1").unwrap().flag("full").unwrap());
+        for raw in ["full", "full=", "full=1", "full=True", "full=true&full=true"] {
+            assert_eq!(
+                status(query(raw).unwrap().flag("full")),
+                StatusCode::BAD_REQUEST,
+                "{raw}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_object_is_taken_with_fields_that_nobody_knows() {
+        let named = object::<Named>(" {\"name\":\"a\",\"extra\":[{}],\"size\":1}\n").unwrap();
+        assert_eq!(
+            named,
+            Named {
+                name: "a".to_owned(),
+                size: 1
+            }
+        );
+    }
+
+    #[test]
+    fn json_that_is_malformed_is_a_400_wherever_the_fault_stands() {
+        let texts = [
+            "",
+            " ",
+            "{",
+            "{\"name\":\"a\"",
+            "{\"name\":\"a\",\"size\":1}}",
+            "{\"name\":5,\"size\":1",
+            "{\"name\":5,\"size\":1}x",
+            "{\"name\":\"\\ud800\",\"size\":1}",
+            "{name:\"a\"}",
+            "{\"name\":\"a\",\"name\":\"a\",\"size\":1}",
+        ];
+        for text in texts {
+            assert_eq!(status(object::<Named>(text)), StatusCode::BAD_REQUEST, "{text}");
+        }
+    }
+
+    #[test]
+    fn json_that_does_not_fit_is_a_422() {
+        let texts = [
+            "{}",
+            "null",
+            "1",
+            "\"a\"",
+            "[\"a\",1]",
+            "{\"name\":\"a\"}",
+            "{\"name\":null,\"size\":1}",
+            "{\"name\":\"a\",\"size\":-1}",
+            "{\"name\":{\"a\":\"b\"},\"size\":1}",
+        ];
+        for text in texts {
+            assert_eq!(
+                status(object::<Named>(text)),
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "{text}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_json_body_has_the_content_type_of_json() {
+        let body = b"{\"name\":\"a\",\"size\":1}";
+        for content_type in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/json ;x=y",
+        ] {
+            assert!(
+                post(Some(content_type), body).json_object::<Named>(100).await.is_ok(),
+                "{content_type}"
+            );
+        }
+        for content_type in [
+            None,
+            Some("text/plain"),
+            Some("application/jsonp"),
+            Some(""),
+            Some("application/json-seq"),
+        ] {
+            let refused = post(content_type, body).json_object::<Named>(100).await;
+            assert_eq!(status(refused), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{content_type:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_no_utf_8_is_a_400() {
+        let refused = post(Some("application/json"), b"{\"name\":\"\xFF\",\"size\":1}")
+            .json_object::<Named>(100)
+            .await;
+        assert_eq!(status(refused), StatusCode::BAD_REQUEST);
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_a_413_and_one_at_the_limit_is_not() {
+        assert_eq!(post(None, b"12345").bytes(5).await.unwrap(), b"12345");
+        assert_eq!(
+            status(post(None, b"123456").bytes(5).await),
+            StatusCode::PAYLOAD_TOO_LARGE
+        );
+    }
+
+    #[test]
+    fn a_head_is_handled_as_a_get() {
+        let request = hyper::Request::head("/logs").body(Empty::<Bytes>::new()).unwrap();
+        assert_eq!(Request::new(request, Duration::from_secs(1)).method(), Method::GET);
+    }
+}

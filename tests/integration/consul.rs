@@ -1,0 +1,317 @@
+//! The Consul adapter, against a real agent and against what a real one never answers.
+
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use svc::config::LoggingSettings;
+use svc::engine::consul::{ConsulOptions, Token};
+use svc::engine::{Settings, connect_settings};
+use svc::wait::Wait;
+
+use crate::agent::{Agent, Folder, program};
+use crate::fake::Fake;
+
+/// One agent for the tests whose keys are their own.
+static AGENT: LazyLock<Agent> = LazyLock::new(Agent::start);
+
+fn options(address: &str) -> ConsulOptions {
+    ConsulOptions {
+        address: address.to_owned(),
+        token: None,
+        ca_cert: None,
+        client_cert: None,
+        client_key: None,
+    }
+}
+
+fn settings(address: &str) -> Box<dyn Settings> {
+    connect_settings(&options(address)).unwrap()
+}
+
+#[tokio::test]
+async fn a_key_is_absent_then_has_the_first_value_then_the_last_put() {
+    let settings = settings(&AGENT.address);
+    settings.ready().await.unwrap();
+    let key = "test/first-and-last";
+    assert_eq!(settings.get(key).await.unwrap(), None);
+    assert_eq!(settings.put_if_absent(key, "first").await.unwrap(), None);
+    assert_eq!(
+        settings.put_if_absent(key, "second").await.unwrap().as_deref(),
+        Some("first")
+    );
+    assert_eq!(settings.get(key).await.unwrap().as_deref(), Some("first"));
+    settings.put(key, "third, ä and \"quotes\"\n").await.unwrap();
+    assert_eq!(
+        settings.get(key).await.unwrap().as_deref(),
+        Some("third, ä and \"quotes\"\n")
+    );
+    assert_eq!(AGENT.value(key).as_deref(), Some("third, ä and \"quotes\"\n"));
+}
+
+#[tokio::test]
+async fn an_empty_value_is_a_value() {
+    let settings = settings(&AGENT.address);
+    let key = "test/empty";
+    AGENT.put(key, b"");
+    assert_eq!(settings.get(key).await.unwrap().as_deref(), Some(""));
+    assert_eq!(settings.put_if_absent(key, "x").await.unwrap().as_deref(), Some(""));
+    settings.put("test/empty-too", "").await.unwrap();
+    assert_eq!(AGENT.value("test/empty-too").as_deref(), Some(""));
+}
+
+#[tokio::test]
+async fn a_value_that_is_no_text_is_an_error_that_names_the_key() {
+    let settings = settings(&AGENT.address);
+    AGENT.put("test/bytes", b"\xff\x00");
+    let error = settings.get("test/bytes").await.unwrap_err().to_string();
+    assert!(
+        error.contains("test/bytes") && error.contains("UTF-8") && error.contains(&AGENT.address),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn one_key_is_not_taken_for_another_that_begins_the_same() {
+    let settings = settings(&AGENT.address);
+    AGENT.put("test/prefix-and-more", b"x");
+    assert_eq!(settings.get("test/prefix").await.unwrap(), None);
+    assert_eq!(settings.get("test").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_key_that_would_arrive_changed_is_never_sent() {
+    let server = Fake::with_body("200 OK", "", "true");
+    let settings = settings(&server.address);
+    for key in ["", "a b", "../kv/x", "a?raw", "a%2Fb", "/a"] {
+        assert!(settings.get(key).await.is_err(), "{key:?}");
+        assert!(settings.put(key, "x").await.is_err(), "{key:?}");
+        assert!(settings.put_if_absent(key, "x").await.is_err(), "{key:?}");
+    }
+    assert_eq!(server.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn concurrent_writers_agree_on_one_value() {
+    let settings = settings(&AGENT.address);
+    let writes = (0..16).map(|number| {
+        let settings = &settings;
+        async move {
+            let mine = number.to_string();
+            settings
+                .put_if_absent("test/contended", &mine)
+                .await
+                .unwrap()
+                .unwrap_or(mine)
+        }
+    });
+    let seen = futures_util::future::join_all(writes).await;
+    let stands = AGENT.value("test/contended").unwrap();
+    assert!(seen.iter().all(|value| *value == stands), "{stands}: {seen:?}");
+}
+
+#[tokio::test]
+async fn an_agent_without_a_leader_is_not_ready() {
+    let error = settings(&Fake::with_body("200 OK", "", "\"\"").address)
+        .ready()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("no leader"), "{error}");
+}
+
+#[tokio::test]
+async fn a_refused_token_is_named_as_the_reason() {
+    let server = Fake::with_body(
+        "403 Forbidden",
+        "",
+        "Permission denied: token lacks permission 'key:write'",
+    );
+    let error = settings(&server.address).put("a", "x").await.unwrap_err().to_string();
+    assert!(
+        error.contains("key:write") && error.contains("CONSUL_HTTP_TOKEN"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_page_of_somebody_else_is_no_missing_key() {
+    let error = settings(&Fake::with_body("404 Not Found", "", "<html>no</html>").address)
+        .get("a")
+        .await;
+    assert!(error.is_err(), "{error:?}");
+}
+
+#[tokio::test]
+async fn answers_that_make_no_sense_are_errors_and_no_panics() {
+    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
+    for answer in [
+        [
+            head.as_bytes(),
+            b"X-Consul-Index: \xff\xfe\r\nX-Cache: \xe4\r\nContent-Length: 4\r\n\r\nnull",
+        ]
+        .concat(),
+        format!("{head}Content-Length: 99\r\n\r\n[").into_bytes(),
+        format!("{head}Content-Length: 5\r\n\r\n[{{}}]").into_bytes(),
+        format!("{head}Content-Length: 0\r\n\r\n").into_bytes(),
+        format!("{head}Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n[]]").into_bytes(),
+        [head.as_bytes(), b"Content-Length: 2\r\n\r\n\xff\xff"].concat(),
+        b"\x00\x01\x02\r\n\r\n".to_vec(),
+    ] {
+        let settings = settings(&Fake::answering(answer.clone()).address);
+        assert!(settings.ready().await.is_err(), "{answer:?}");
+        assert!(settings.put("a", "x").await.is_err(), "{answer:?}");
+        assert!(settings.put_if_absent("a", "x").await.is_err(), "{answer:?}");
+    }
+    let entry = r#"[{"LockIndex":0,"Key":"a","Flags":0,"Value":"no base64!","CreateIndex":1,"ModifyIndex":1}]"#;
+    assert!(
+        settings(&Fake::with_body("200 OK", "", entry).address)
+            .get("a")
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up_within_the_deadline() {
+    let server = Fake::answering("");
+    let started = Instant::now();
+    let error = settings(&server.address).get("a").await.unwrap_err().to_string();
+    assert!(error.contains("no answer within 5s"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn the_token_does_not_follow_a_redirect() {
+    let elsewhere = Fake::with_body("200 OK", "", "[]");
+    let location = format!("Location: http://{}/v1/kv/a\r\n", elsewhere.address);
+    let server = Fake::with_body("307 Temporary Redirect", &location, "");
+    let with_token = ConsulOptions {
+        token: Some(Token::new("secret")),
+        ..options(&server.address)
+    };
+    assert!(connect_settings(&with_token).unwrap().get("a").await.is_err());
+    assert_eq!(server.requests().len(), 1);
+    assert_eq!(elsewhere.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn https_trusts_the_given_authority_only_and_presents_our_certificate() {
+    let folder = Folder::new();
+    let tls = |arguments: &[&str]| {
+        let made = Command::new(program())
+            .arg("tls")
+            .args(arguments)
+            .current_dir(&folder.path)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    };
+    tls(&["ca", "create"]);
+    tls(&["cert", "create", "-server"]);
+    tls(&["cert", "create", "-client"]);
+    let file = |name: &str| folder.path.join(name);
+    let agent = Agent::start_with(&json!({ "tls": { "https": {
+        "ca_file": file("consul-agent-ca.pem"),
+        "cert_file": file("dc1-server-consul-0.pem"),
+        "key_file": file("dc1-server-consul-0-key.pem"),
+        "verify_incoming": true,
+    } } }));
+    let address = format!("https://{}", agent.address);
+    let trusting = ConsulOptions {
+        ca_cert: Some(file("consul-agent-ca.pem")),
+        ..options(&address)
+    };
+    let presenting = ConsulOptions {
+        client_cert: Some(file("dc1-client-consul-0.pem")),
+        client_key: Some(file("dc1-client-consul-0-key.pem")),
+        ..trusting.clone()
+    };
+    let settings = connect_settings(&presenting).unwrap();
+    settings.put("a", "over TLS").await.unwrap();
+    assert_eq!(settings.get("a").await.unwrap().as_deref(), Some("over TLS"));
+    assert!(
+        connect_settings(&trusting).unwrap().get("a").await.is_err(),
+        "without a certificate of ours"
+    );
+    let unknown = ConsulOptions {
+        ca_cert: None,
+        ..presenting
+    };
+    let error = connect_settings(&unknown)
+        .unwrap()
+        .get("a")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("UnknownIssuer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_role_waits_for_the_ready_key_and_reads_typed_values() {
+    let agent = Agent::start();
+    let settings = settings(&agent.address);
+    let read = async || LoggingSettings::wait_for(&*settings, "ready", &Wait::up_to(Duration::ZERO)).await;
+    let told = async || format!("{:#}", read().await.unwrap_err());
+
+    let error = told().await;
+    assert!(
+        error.contains("the key ready") && error.contains("svc populate-kv"),
+        "{error}"
+    );
+    agent.put("ready", b"FALSE");
+    assert!(told().await.contains("\"FALSE\", not TRUE"), "{}", told().await);
+    agent.put("ready", b"true\n");
+    assert!(
+        told().await.contains("hz_logging_cluster_name is missing"),
+        "{}",
+        told().await
+    );
+    agent.put("hz_logging_cluster_name", b" ");
+    agent.put("logging_mapping_name", b"map");
+    let error = told().await;
+    assert!(
+        error.contains("hz_logging_cluster_name") && error.contains("\" \"") && error.contains("empty"),
+        "{error}"
+    );
+    agent.put("hz_logging_cluster_name", b"logs\n");
+    let mut expected = LoggingSettings {
+        cluster_name: "logs".to_owned(),
+        map_name: "map".to_owned(),
+        members: vec!["127.0.0.1:5701".to_owned()],
+    };
+    assert_eq!(
+        read().await.unwrap(),
+        expected,
+        "members that are not named are those of the default"
+    );
+    agent.put("hz_logging_members", b"hz-1:1,hz-2");
+    let error = told().await;
+    assert!(
+        error.contains("hz_logging_members") && error.contains("\"hz-2\"") && error.contains("host:port"),
+        "{error}"
+    );
+    agent.put("hz_logging_members", b"hz-1:1, hz-2:2");
+    expected.members = vec!["hz-1:1".to_owned(), "hz-2:2".to_owned()];
+    assert_eq!(read().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_role_that_waits_goes_on_when_the_keys_are_written() {
+    let agent = Agent::start();
+    let settings = settings(&agent.address);
+    let reading = async {
+        let wait = Wait::up_to(Duration::from_secs(30));
+        LoggingSettings::wait_for(&*settings, "essential_keys_populated", &wait).await
+    };
+    let writing = async {
+        for (key, value) in [("hz_logging_cluster_name", "c"), ("logging_mapping_name", "m")] {
+            settings.put(key, value).await.unwrap();
+        }
+        settings.put("essential_keys_populated", "TRUE").await
+    };
+    let (read, written) = tokio::join!(reading, writing);
+    written.unwrap();
+    assert_eq!(read.unwrap().map_name, "m");
+}

@@ -1,0 +1,312 @@
+//! The life of a logging instance, from its start to its stop, in front of a log store that a test holds in its hands.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::anyhow;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
+use serde_json::json;
+use svc::engine::{self, Appended, IfPresent, LogStore, Page, Unavailable};
+use svc::message::Message;
+use svc::roles::logging;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::subscriber::DefaultGuard;
+
+use crate::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient};
+
+/// A log store that hands out a page per permit.
+struct GatedStore {
+    entries: Mutex<BTreeMap<String, String>>,
+    pages: Semaphore,
+    /// Its lists break off after so many pages.
+    breaks_after: Option<usize>,
+}
+
+impl GatedStore {
+    fn new(breaks_after: Option<usize>) -> Arc<GatedStore> {
+        Arc::new(GatedStore {
+            entries: Mutex::new(BTreeMap::new()),
+            pages: Semaphore::new(0),
+            breaks_after,
+        })
+    }
+}
+
+impl LogStore for GatedStore {
+    fn describe(&self) -> String {
+        "a store with a gate".to_owned()
+    }
+
+    fn advice(&self) -> String {
+        "open the gate".to_owned()
+    }
+
+    fn ready(&self) -> BoxFuture<'_, engine::Result<()>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn check(&self) -> engine::Result<()> {
+        Ok(())
+    }
+
+    fn append<'a>(&'a self, messages: &'a [Message], _: IfPresent) -> BoxFuture<'a, Vec<engine::Result<Appended>>> {
+        let mut entries = self.entries.lock().unwrap();
+        for message in messages {
+            entries.insert(message.identifier.clone(), message.text.clone());
+        }
+        std::future::ready(messages.iter().map(|_| Ok(Appended::Stored)).collect()).boxed()
+    }
+
+    fn all(&self) -> BoxStream<'_, engine::Result<Page>> {
+        let entries = self.entries.lock().unwrap().clone();
+        let pages =
+            stream::iter(entries.into_iter().enumerate()).then(move |(number, (identifier, text))| async move {
+                self.pages.acquire().await.unwrap().forget();
+                if self.breaks_after.is_some_and(|pages| number >= pages) {
+                    return Err(Unavailable {
+                        engine: self.describe(),
+                        cause: anyhow!("connection reset"),
+                    });
+                }
+                Ok(Page {
+                    messages: vec![Message { identifier, text }],
+                    skipped: 0,
+                })
+            });
+        pages.boxed()
+    }
+
+    fn clear(&self) -> BoxFuture<'_, engine::Result<()>> {
+        self.entries.lock().unwrap().clear();
+        std::future::ready(Ok(())).boxed()
+    }
+}
+
+/// What an instance logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Where the instance listens, as it says itself.
+    async fn address(&self) -> SocketAddr {
+        let said = async {
+            loop {
+                let log = self.text();
+                let line = log
+                    .lines()
+                    .find(|line| line.contains("listening") && line.contains("role=\"logging\""));
+                if let Some(line) = line {
+                    return line
+                        .split("address=")
+                        .nth(1)
+                        .unwrap()
+                        .split_whitespace()
+                        .next()
+                        .unwrap()
+                        .parse()
+                        .unwrap();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, said)
+            .await
+            .expect("the instance does not say where it listens")
+    }
+}
+
+/// An instance whose store the test opens.
+struct Instance {
+    address: SocketAddr,
+    log: Log,
+    open: Option<oneshot::Sender<anyhow::Result<Arc<dyn LogStore>>>>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<anyhow::Result<()>>,
+    /// All tasks of a test run on its own thread, so that this takes the log of all of them.
+    _logging: DefaultGuard,
+}
+
+impl Instance {
+    async fn start() -> Instance {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let _logging = tracing::subscriber::set_default(subscriber);
+        let (open, opened) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let life = async move {
+            let open = async |health: &svc::http::health::Health| {
+                health.waiting("waiting for the test");
+                opened.await.unwrap()
+            };
+            logging::serve_log("127.0.0.1", 0, open, stopped.map(drop)).await
+        };
+        let ended = tokio::spawn(life);
+        Instance {
+            address: log.address().await,
+            log,
+            open: Some(open),
+            stop: Some(stop),
+            ended,
+            _logging,
+        }
+    }
+
+    async fn ask(&self, request: &str) -> Answer {
+        let mut client = RawClient::connect(self.address).await;
+        client.send(request).await;
+        client.answer().await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).await
+    }
+
+    async fn post(&self, identifier: &str, text: &str) -> Answer {
+        let body = json!({ "identifier": identifier, "text": text }).to_string();
+        let head = format!("content-type: application/json\r\ncontent-length: {}", body.len());
+        self.ask(&format!("POST /log HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\n{body}"))
+            .await
+    }
+
+    /// Opens the store, and waits until the instance says that it is ready.
+    async fn open(&mut self, store: Arc<GatedStore>) {
+        assert!(self.open.take().unwrap().send(Ok(store)).is_ok());
+        let ready = async { while self.get("/health").await.status != 200 {} };
+        timeout(DEADLINE, ready).await.expect("the instance does not get ready");
+    }
+
+    fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    async fn ended(self) -> anyhow::Result<()> {
+        timeout(DEADLINE, self.ended)
+            .await
+            .expect("the instance does not end")
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_instance_says_what_it_waits_for_until_its_store_is_open() {
+    let mut instance = Instance::start().await;
+    let health = instance.get("/health").await;
+    assert_eq!((health.status, health.header("retry-after")), (503, Some("1")));
+    let expected = json!({ "code": "starting", "message": "starting: waiting for the test" });
+    assert_eq!(
+        (&health.json()["role"], &health.json()["error"]),
+        (&json!("logging"), &expected)
+    );
+    let refused = instance.post("a", "1").await;
+    assert_eq!((refused.status, &refused.json()["error"]), (503, &expected));
+
+    instance.open(GatedStore::new(None)).await;
+    assert_eq!(instance.post("a", "1").await.status, 201);
+    let health = instance.get("/health").await.json();
+    let store = json!({ "engine": "a store with a gate", "reachable": true, "reason": null });
+    assert_eq!((&health["log_store"], &health["skipped_entries"]), (&store, &json!(0)));
+    assert!(
+        instance.log.text().contains("a store with a gate"),
+        "{}",
+        instance.log.text()
+    );
+}
+
+#[tokio::test]
+async fn a_list_that_is_under_way_at_the_stop_is_answered_in_full() {
+    let mut instance = Instance::start().await;
+    let store = GatedStore::new(None);
+    instance.open(store.clone()).await;
+    for identifier in ["a", "b", "c"] {
+        assert_eq!(instance.post(identifier, identifier).await.status, 201);
+    }
+    let mut client = RawClient::connect(instance.address).await;
+    client.send("GET /logs HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    store.pages.add_permits(1);
+    // The head leaves with the first page, and the rest is under way.
+    timeout(DEADLINE, client.0.readable()).await.unwrap().unwrap();
+    instance.stop();
+    store.pages.add_permits(2);
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.json()), (200, json!(["a", "b", "c"])));
+    assert_eq!(client.rest().await, b"");
+    instance.ended().await.unwrap();
+    assert_eq!(Arc::strong_count(&store), 1, "the store is still held");
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_finished_ends_without_its_last_chunk() {
+    let mut instance = Instance::start().await;
+    let store = GatedStore::new(Some(1));
+    instance.open(store.clone()).await;
+    for identifier in ["a", "b"] {
+        assert_eq!(instance.post(identifier, identifier).await.status, 201);
+    }
+    store.pages.add_permits(2);
+    let mut client = RawClient::connect(instance.address).await;
+    client.send("GET /logs HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let all = client.rest().await;
+    assert!(all.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&all));
+    assert!(
+        !all.ends_with(LAST_CHUNK) && !all.contains(&b']'),
+        "{}",
+        String::from_utf8_lossy(&all)
+    );
+    assert!(
+        instance.log.text().contains("a store with a gate: connection reset"),
+        "{}",
+        instance.log.text()
+    );
+}
+
+#[tokio::test]
+async fn an_instance_that_is_stopped_while_it_waits_ends_well() {
+    let mut instance = Instance::start().await;
+    instance.stop();
+    instance.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_instance_whose_store_cannot_be_opened_ends_with_the_reason() {
+    let mut instance = Instance::start().await;
+    assert!(instance.open.take().unwrap().send(Err(anyhow!("nobody there"))).is_ok());
+    assert_eq!(instance.ended().await.unwrap_err().to_string(), "nobody there");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let open =
+        async |_: &svc::http::health::Health| -> anyhow::Result<Arc<dyn LogStore>> { Err(anyhow!("not reached")) };
+    let refused = logging::serve_log("127.0.0.1", port, open, std::future::pending())
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains(&format!("127.0.0.1:{port}")), "{refused}");
+}
