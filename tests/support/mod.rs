@@ -12,4 +12,5 @@ pub(crate) mod engines;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod python;
+pub(crate) mod texts;
 pub(crate) mod wait;
