@@ -221,7 +221,7 @@ impl From<Unavailable> for HttpError {
     }
 }
 
-/// Says in the log that something could not be served for the lack of an engine, at most once per [`LOG_INTERVAL`].
+/// Says in the log that something could not be served for the lack of an engine, at most once per second.
 ///
 /// [`HttpError::into_reply`] does this by itself; this is for an answer of which only a part failed.
 pub fn log_unavailable(reason: &impl Display) {

@@ -15,5 +15,6 @@ pub(crate) mod member;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod python;
+pub(crate) mod texts;
 pub(crate) mod wait;
 pub(crate) mod wire;

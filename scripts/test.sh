@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The tests: everything, or the parts that are named. What a fresh machine lacks is fetched; see `scripts/test.sh help`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+    cat <<'HELP'
+usage: scripts/test.sh [PART…]
+
+  lint         format, clippy with warnings as errors, direction of dependencies
+  unit         tests beside the code, no engines
+  integration  one real Consul agent and two real Hazelcast clusters, started for it
+  faults       members killed, hung and cut off, on engines of their own
+
+Without a PART: all of them. The engines are built or fetched on the first run and kept in
+~/.cache/svc (SVC_CACHE_DIR); one that cannot be had fails the run and says why.
+HELP
+}
+
+announce() { printf '\n== %s\n' "$1"; }
+
+lint() {
+    announce 'format, lints, layers'
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- --deny warnings
+    RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps --quiet
+    scripts/check-layers.sh
+}
+
+engines() {
+    announce 'engines'
+    scripts/engines.sh fetch
+    scripts/engines.sh python >/dev/null
+}
+
+# run_tests ARGUMENTS…: cargo test, which ends with its own summary.
+run_tests() {
+    announce "cargo test $*"
+    cargo test --locked "$@"
+}
+
+run_part() {
+    case $1 in
+        lint) lint ;;
+        unit) run_tests --lib --bins ;;
+        integration | faults) engines && run_tests --test "$1" ;;
+        *)
+            printf 'no such part: %s\n\n' "$1" >&2
+            usage >&2
+            exit 2
+            ;;
+    esac
+}
+
+if (($# == 0)); then
+    lint
+    engines
+    run_tests
+elif [[ $1 == help || $1 == -h || $1 == --help ]]; then
+    usage
+else
+    for part in "$@"; do run_part "$part"; done
+fi

@@ -1,0 +1,280 @@
+//! `svc logging` as a process, on a real Consul agent and a real Hazelcast cluster, beside the official Python client.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::agent::{Agent, Ports};
+use crate::raw::{Answer, RawClient};
+use crate::support::engines::{Cluster, Engines};
+use crate::support::process::Svc;
+use crate::support::{python, texts};
+
+/// Longer than a start or a stop takes.
+const SOON: Duration = Duration::from_secs(20);
+
+/// An instance with a map and an agent of its own, on the cluster that all tests share.
+struct Instance {
+    svc: Svc,
+    map: String,
+    agent: Agent,
+}
+
+impl Instance {
+    fn start() -> Self {
+        let (agent, map) = (Agent::start(), format!("test-{}", Uuid::new_v4()));
+        let members = cluster().addresses();
+        let keys = ["--hz-logging-members", &members, "--hz-logging-mapping-name", &map];
+        let populate = Svc::start(&[&["populate-kv", "--consul", &agent.address], &keys[..]].concat(), &[]);
+        assert!(populate.wait_exit(SOON).success());
+        let svc = Self::another(&agent);
+        Self { svc, map, agent }
+    }
+
+    /// One more instance on the same settings.
+    fn another(agent: &Agent) -> Svc {
+        let svc = Svc::start(&["logging", "--port", "0", "--consul", &agent.address], &[]);
+        svc.wait_healthy(SOON);
+        svc
+    }
+
+    async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        ask(&self.svc, method, path, headers, body).await
+    }
+
+    async fn post(&self, body: &Value) -> Answer {
+        self.ask("POST", "/log", "", &body.to_string()).await
+    }
+
+    async fn messages(&self) -> BTreeMap<String, String> {
+        let answer = self.ask("GET", "/logs?full=true", "", "").await;
+        assert_eq!(answer.status, 200);
+        let field = |message: &Value, name: &str| message[name].as_str().unwrap().to_owned();
+        let messages = answer.json();
+        let messages = messages.as_array().unwrap().iter();
+        messages
+            .map(|message| (field(message, "identifier"), field(message, "text")))
+            .collect()
+    }
+}
+
+fn cluster() -> &'static Cluster {
+    &Engines::shared().logging
+}
+
+async fn ask(svc: &Svc, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    let mut client = RawClient::connect(svc.address()).await;
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n{headers}");
+    client
+        .send(format!(
+            "{head}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        ))
+        .await;
+    client.answer().await
+}
+
+async fn instance() -> Instance {
+    tokio::task::spawn_blocking(Instance::start).await.unwrap()
+}
+
+#[tokio::test]
+async fn python_reads_what_was_posted_and_the_log_shows_what_python_wrote() {
+    let instance = instance().await;
+    let ours: BTreeMap<String, String> = texts::difficult()
+        .into_iter()
+        .enumerate()
+        .map(|(n, text)| (format!("ours-{n}"), text))
+        .collect();
+    for (identifier, text) in &ours {
+        let answer = instance.post(&json!({"identifier": identifier, "text": text})).await;
+        assert_eq!(answer.status, 201, "{identifier}");
+    }
+    let place = [&cluster().addresses(), cluster().name, &instance.map];
+    let read = python::run("read_map.py", &place, "").await;
+    assert_eq!(serde_json::from_str::<BTreeMap<String, String>>(&read).unwrap(), ours);
+
+    let theirs: BTreeMap<String, String> = ours
+        .iter()
+        .map(|(key, text)| (key.replace("ours", "theirs"), text.clone()))
+        .collect();
+    let mut written = json!(theirs);
+    for (key, foreign) in [("integer", json!(1)), ("list", json!(["text"])), ("truth", json!(true))] {
+        written[key] = foreign;
+    }
+    python::run("write_map.py", &place, &written.to_string()).await;
+    let all: BTreeMap<String, String> = ours.into_iter().chain(theirs).collect();
+    assert_eq!(instance.messages().await, all);
+
+    let plain = instance.ask("GET", "/logs", "", "").await;
+    let mut plain: Vec<String> = serde_json::from_slice(&plain.body).unwrap();
+    plain.sort();
+    let mut expected: Vec<String> = all.into_values().collect();
+    expected.sort();
+    assert_eq!(plain, expected);
+
+    let health = instance.ask("GET", "/health", "", "").await;
+    assert_eq!(health.status, 200);
+    assert_eq!(
+        health.json()["skipped_entries"],
+        6,
+        "three foreign entries, left out of two lists"
+    );
+    instance.svc.wait_for_line("skipped=3", SOON);
+}
+
+#[tokio::test]
+async fn every_instance_shows_all_entries_and_a_delete_removes_them() {
+    let instance = instance().await;
+    let second = Instance::another(&instance.agent);
+    let batch: Vec<Value> = (0..1024)
+        .map(|n| json!({"identifier": format!("k{n}"), "text": format!("v{n}")}))
+        .collect();
+    assert_eq!(instance.post(&json!(batch)).await.status, 201);
+    let listed = ask(&second, "GET", "/logs", "", "").await;
+    assert_eq!(listed.json().as_array().unwrap().len(), 1024);
+    assert_eq!(ask(&second, "DELETE", "/logs", "", "").await.status, 200);
+    assert_eq!(instance.messages().await, BTreeMap::new());
+}
+
+#[tokio::test]
+async fn the_first_text_of_an_identifier_stays_where_that_is_asked_for() {
+    let instance = instance().await;
+    let post = async |text: &str| {
+        let body = json!({"identifier": "k", "text": text}).to_string();
+        instance.ask("POST", "/log", "If-None-Match: *\r\n", &body).await.status
+    };
+    assert_eq!(post("first").await, 201);
+    assert_eq!(post("first").await, 201);
+    assert_eq!(post("second").await, 409);
+    assert_eq!(instance.messages().await["k"], "first");
+    assert_eq!(
+        instance
+            .post(&json!({"identifier": "k", "text": "second"}))
+            .await
+            .status,
+        201
+    );
+    assert_eq!(instance.messages().await["k"], "second");
+
+    let batch = json!([{"identifier": "k", "text": "third"}, {"identifier": "new", "text": "first"}]).to_string();
+    let answer = instance.ask("POST", "/log", "If-None-Match: *\r\n", &batch).await;
+    assert_eq!(answer.status, 207);
+    let expected = json!([{"identifier": "k", "status": 409}, {"identifier": "new", "status": 201}]);
+    assert_eq!(answer.json(), expected);
+    assert_eq!(instance.messages().await["k"], "second");
+}
+
+#[tokio::test]
+async fn members_on_the_command_line_win_over_those_of_the_settings() {
+    let instance = instance().await;
+    let populate = ["populate-kv", "--consul", &instance.agent.address, "--overwrite"];
+    let wrong = [
+        "--hz-logging-members",
+        "127.0.0.1:1",
+        "--hz-logging-mapping-name",
+        &instance.map,
+    ];
+    assert!(
+        Svc::start(&[&populate[..], &wrong[..]].concat(), &[])
+            .wait_exit(SOON)
+            .success()
+    );
+    let members = cluster().addresses();
+    let arguments = [
+        "logging",
+        "--port",
+        "0",
+        "--consul",
+        &instance.agent.address,
+        "--hazelcast",
+        &members,
+    ];
+    Svc::start(&arguments, &[]).wait_healthy(SOON);
+}
+
+#[tokio::test]
+async fn without_settings_the_role_says_what_it_waits_for_and_gives_up() {
+    let consul = format!("127.0.0.1:{}", Ports::free().http);
+    let svc = Svc::start(&["logging", "--port", "0", "--consul", &consul, "--wait", "2s"], &[]);
+    let health = ask(&svc, "GET", "/health", "", "").await;
+    assert_eq!(health.status, 503);
+    assert!(String::from_utf8_lossy(&health.body).contains(&consul), "{health:?}");
+    let refused = ask(&svc, "POST", "/log", "", r#"{"identifier":"k","text":"t"}"#).await;
+    assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true));
+    assert_eq!(svc.wait_exit(SOON).code(), Some(1));
+    let output = svc.output();
+    for part in [
+        &format!("gave up waiting for Consul at http://{consul}")[..],
+        "last answer: ",
+        "Connection refused",
+        "what to do: start one with `scripts/engines.sh up`, or point elsewhere with --consul",
+    ] {
+        assert!(output.contains(part), "{part:?} is not in\n{output}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_cluster_the_role_says_what_it_waits_for_and_gives_up() {
+    let instance = instance().await;
+    let nowhere = format!("127.0.0.1:{}", Ports::free().http);
+    let arguments = [
+        "logging",
+        "--port",
+        "0",
+        "--wait",
+        "2s",
+        "--consul",
+        &instance.agent.address,
+    ];
+    let svc = Svc::start(&[&arguments[..], &["--hazelcast", &nowhere]].concat(), &[]);
+    assert_eq!(svc.wait_exit(SOON).code(), Some(1));
+    let output = svc.output();
+    for part in [
+        &format!("gave up waiting for Hazelcast cluster \"logging\" at {nowhere}")[..],
+        "Connection refused",
+        "what to do: start it with `scripts/engines.sh up`, or name other members with --hazelcast",
+    ] {
+        assert!(output.contains(part), "{part:?} is not in\n{output}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let instance = instance().await;
+    let port = instance.svc.address().port().to_string();
+    let svc = Svc::start(&["logging", "--port", &port, "--consul", &instance.agent.address], &[]);
+    assert_eq!(svc.wait_exit(SOON).code(), Some(1));
+    assert!(
+        svc.output().contains(&format!("cannot listen on 127.0.0.1:{port}")),
+        "{}",
+        svc.output()
+    );
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_role_after_the_requests_in_flight() {
+    let instance = instance().await;
+    let address = instance.svc.address();
+    let body = json!({"identifier": "late", "text": "x".repeat(1000)}).to_string();
+    let (early, late) = body.split_at(500);
+    let mut client = RawClient::connect(address).await;
+    let head = "POST /log HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n";
+    client
+        .send(format!("{head}Content-Length: {}\r\n\r\n{early}", body.len()))
+        .await;
+    // An answer on another connection shows that the server has had time to read the first one's head.
+    assert_eq!(instance.ask("GET", "/health", "", "").await.status, 200);
+
+    instance.svc.signal(Signal::TERM);
+    instance.svc.wait_for_line("stopping", SOON);
+    client.send(late).await;
+    assert_eq!(client.answer().await.status, 201);
+    assert!(instance.svc.wait_exit(SOON).success());
+    let another = Instance::another(&instance.agent);
+    let listed = ask(&another, "GET", "/logs", "", "").await;
+    assert_eq!(listed.json().as_array().unwrap().len(), 1);
+}
