@@ -202,7 +202,7 @@ impl Driver {
         while let Some(outgoing) = self.requests.recv().await {
             let _ = outgoing
                 .reply
-                .send(Err(Error::new(Kind::NotWritten, reason.to_string())));
+                .send(Err(Error::new(Kind::NotWritten, format!("{reason:#}"))));
         }
         reason
     }
