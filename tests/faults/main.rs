@@ -15,6 +15,8 @@ mod support;
 mod backups;
 mod heartbeat;
 mod hostile;
+mod members;
+mod network;
 mod reconnect;
 mod retry;
 
