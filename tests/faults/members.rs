@@ -146,19 +146,25 @@ async fn until_served(map: &Map) {
     }
 }
 
-/// The longest call of a second in which nothing is wrong: what this machine takes at the moment. Waits for members that
-/// have just been started to get up to speed.
-async fn usual_longest(map: &Map) -> Duration {
-    let mut longest = Duration::MAX;
+/// Waits until members that have just been started are up to speed: no call of a second takes long.
+async fn warm_up(map: &Map) {
     for second in 0..20 {
-        let load = Load::start(map, &format!("usual-{second}"));
+        let load = Load::start(map, &format!("warm-{second}"));
         sleep(Duration::from_secs(1)).await;
-        longest = load.stop().await.longest;
-        if longest < Duration::from_millis(100) {
+        if load.stop().await.longest < Duration::from_millis(100) {
             break;
         }
     }
-    longest
+}
+
+/// How many times slower this machine is because others want its cores: 1 where these tests have it to themselves, which
+/// keep two tasks per core busy.
+fn slowdown() -> f64 {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let tasks: f64 = load.split_whitespace().next().unwrap().parse().unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let cores = f64::from(u32::try_from(cores).unwrap());
+    (tasks / (2.0 * cores)).max(1.0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,22 +178,19 @@ async fn a_killed_member_costs_no_call_no_entry_and_less_than_two_seconds() {
     map.clear().await.unwrap();
     let mut keys = Vec::new();
     for member in &cluster.members {
-        let usual = usual_longest(&map).await;
+        warm_up(&map).await;
         let load = Load::start(&map, &member.name);
         sleep(Duration::from_millis(500)).await;
         blocking(|| member.kill()).await;
         sleep(Duration::from_secs(3)).await;
         let written = load.stop().await;
-        let (count, longest) = (written.keys.len(), written.longest);
+        let (count, longest, limit) = (written.keys.len(), written.longest, PAUSE.mul_f64(slowdown()));
         println!(
-            "{} killed: {count} sets, the longest {longest:?} (before, {usual:?})",
+            "{} killed: {count} sets, the longest {longest:?} (limit {limit:?})",
             member.name
         );
         assert_eq!(written.failures, Vec::<String>::new());
-        assert!(
-            longest < PAUSE + usual,
-            "the longest took {longest:?} (before, {usual:?})"
-        );
+        assert!(longest < limit, "the longest took {longest:?}");
         assert!(count > WRITERS);
         keys.extend(written.keys);
         assert_eq!(missing(&map, &keys).await, Vec::<String>::new());
