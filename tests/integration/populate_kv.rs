@@ -253,6 +253,19 @@ fn without_consul_it_gives_up_and_says_what_was_tried_what_answered_and_what_to_
 }
 
 #[test]
+fn a_log_that_cannot_be_written_changes_nothing_else() {
+    let agent = Agent::start();
+    let nowhere = format!("127.0.0.1:{}", Ports::free().http);
+    for (consul, code) in [(&agent.address, 0), (&nowhere, 1)] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = svc(consul, &["--wait", "1s"]);
+        let status = command.stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{status}");
+    }
+    assert_eq!(agent.value("essential_keys_populated").as_deref(), Some("TRUE"));
+}
+
+#[test]
 fn a_server_that_is_not_consul_is_named_as_such() {
     let page = "<!DOCTYPE html><html><body>Welcome to nginx!</body></html>";
     for (server, hint) in [
