@@ -5,9 +5,9 @@ use std::fmt;
 
 use hyper::StatusCode;
 use hyper::header::IF_NONE_MATCH;
-use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -62,12 +62,10 @@ async fn log_single(store: &dyn LogStore, message: Message, if_present: IfPresen
     let outcome = append(store, &message, if_present).await.pop();
     let [message] = message;
     match outcome {
-        Some(Ok(Appended::Stored)) => Ok(reply::json(
-            StatusCode::CREATED,
-            &Identified {
-                identifier: &message.identifier,
-            },
-        )),
+        Some(Ok(Appended::Stored)) => {
+            let stored = json!({ "identifier": message.identifier });
+            Ok(reply::json(StatusCode::CREATED, &stored))
+        }
         Some(Ok(Appended::Conflict)) => Err(HttpError::conflict(
             "another text is logged under this identifier, and stays",
         )),
@@ -194,12 +192,6 @@ fn no_answer(store: &dyn LogStore) -> Unavailable {
     }
 }
 
-/// The answer to one message that was stored.
-#[derive(Serialize)]
-struct Identified<'a> {
-    identifier: &'a str,
-}
-
 /// What became of one item of an array.
 #[derive(Serialize)]
 struct Status {
@@ -254,15 +246,15 @@ fn parse_item(item: &RawValue) -> Result<Message, Refused> {
     })
 }
 
-/// The identifier of an item that is no message otherwise.
+/// The identifier of an item that is no message otherwise. Nothing else of the item is kept: it may be large.
 fn identifier_of(item: &RawValue) -> Option<String> {
-    match serde_json::from_str(item.get()) {
-        Ok(Value::Object(mut fields)) => match fields.remove("identifier") {
-            Some(Value::String(identifier)) => Some(identifier),
-            _ => None,
-        },
-        _ => None,
+    #[derive(Deserialize)]
+    struct Identified {
+        identifier: String,
     }
+    request::object::<Identified>(item.get())
+        .ok()
+        .map(|item| item.identifier)
 }
 
 /// The items of an array, as they stand in the text. Of those past one more than [`MAX_MESSAGES`] none is kept.

@@ -284,7 +284,10 @@ async fn what_is_no_message_is_refused_by_what_is_wrong_with_it() {
         "{\"identifier\":1,\"text\":\"a\"}",
     ];
     for unfit in unfit {
-        assert_eq!(router.post(unfit).await.status(), 422, "{unfit}");
+        let reply = router.post(unfit).await;
+        assert_eq!(reply.status(), 422, "{unfit}");
+        let told = body(reply).await["error"]["message"].to_string();
+        assert!(!told.contains("struct"), "in words of this program: {told}");
     }
     let untyped = hyper::Request::post("/log")
         .body(Full::from(message("a", "t")))
@@ -321,6 +324,12 @@ async fn a_bad_item_of_an_array_fails_alone() {
         "7".to_owned(),
         "{\"identifier\":\"surrogate\",\"text\":\"\\ud800\"}".to_owned(),
         "{\"identifier\":\"twice\",\"text\":\"a\",\"text\":\"b\"}".to_owned(),
+        format!(
+            "{{\"identifier\":\"deep\",\"more\":{}{}}}",
+            "[".repeat(1000),
+            "]".repeat(1000)
+        ),
+        "{\"identifier\":\"a\",\"identifier\":\"b\",\"text\":\"t\"}".to_owned(),
         message("", "t"),
         message("away", "t"),
         message("known", "second"),
@@ -334,8 +343,10 @@ async fn a_bad_item_of_an_array_fails_alone() {
         { "identifier": null, "status": 422 },
         { "identifier": null, "status": 422 },
         { "identifier": null, "status": 422 },
-        { "identifier": null, "status": 422 },
+        { "identifier": "surrogate", "status": 422 },
         { "identifier": "twice", "status": 422 },
+        { "identifier": "deep", "status": 422 },
+        { "identifier": null, "status": 422 },
         { "identifier": "", "status": 422 },
         { "identifier": "away", "status": 503 },
         { "identifier": "known", "status": 409 },
