@@ -13,7 +13,6 @@ use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::error::Category;
 
 use super::body::Broken;
 use super::reply::HttpError;
@@ -169,16 +168,19 @@ pub const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 /// Which error a text is that could not be parsed: malformed (400), or not what was asked for (422).
 pub fn json_error(text: &str, cause: &serde_json::Error) -> HttpError {
     let malformed = |cause: &dyn std::fmt::Display| HttpError::bad_request(format!("the body is no JSON: {cause}"));
-    match cause.classify() {
-        Category::Syntax | Category::Eof | Category::Io => malformed(cause),
-        // Parsing stops at the first field of a wrong type; what follows may be malformed all the same.
-        Category::Data => match serde_json::from_str::<IgnoredAny>(text) {
-            Err(cause) => malformed(&cause),
-            Ok(_) if cause.to_string().starts_with("duplicate field") => {
-                HttpError::bad_request(format!("the body is ambiguous: {cause}"))
-            }
-            Ok(_) => HttpError::unprocessable(format!("the body does not fit: {cause}")),
-        },
+    let said = cause.to_string();
+    // The library takes it for a fault of syntax, but JSON has numbers of any size.
+    let is_data = cause.is_data() || said.starts_with("number out of range");
+    if !is_data {
+        return malformed(cause);
+    }
+    // Parsing stops at the first field of a wrong type; what follows may be malformed all the same.
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Err(cause) => malformed(&cause),
+        Ok(_) if said.starts_with("duplicate field") => {
+            HttpError::bad_request(format!("the body is ambiguous: {said}"))
+        }
+        Ok(_) => HttpError::unprocessable(format!("the body does not fit: {said}")),
     }
 }
 
@@ -359,6 +361,7 @@ mod tests {
             "{\"name\":\"a\",\"size\":1}}",
             "{\"name\":5,\"size\":1",
             "{\"name\":5,\"size\":1}x",
+            "{\"name\":1e999,\"size\":1",
             "{\"name\":\"\\ud800\",\"size\":1}",
             "{name:\"a\"}",
             "{\"name\":\"a\",\"name\":\"a\",\"size\":1}",
@@ -379,6 +382,8 @@ mod tests {
             "{\"name\":\"a\"}",
             "{\"name\":null,\"size\":1}",
             "{\"name\":\"a\",\"size\":-1}",
+            "{\"name\":1e999,\"size\":1}",
+            "{\"name\":\"a\",\"size\":1e999}",
             "{\"name\":{\"a\":\"b\"},\"size\":1}",
         ];
         for text in texts {
