@@ -1,9 +1,10 @@
-//! [`serve`]: accepts connections, bounds them in number, size and time, and drains them.
+//! [`listen`] and [`serve`]: accepts connections, bounds them in number, size and time, and drains them.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
 use serde_json::{Map, Value};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -73,6 +74,28 @@ impl Default for Limits {
             grace: Duration::from_secs(8),
         }
     }
+}
+
+/// Listens on `host` and `port`; 0 takes a free one. The log says where.
+///
+/// # Errors
+/// Where that cannot be had: why, and what to do.
+pub async fn listen(role: &str, host: &str, port: u16) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind((host, port)).await.map_err(|cause| {
+        let advice = match cause.kind() {
+            io::ErrorKind::AddrInUse => "name another port with --port, or 0 for a free one",
+            io::ErrorKind::PermissionDenied => "name a port from 1024 on with --port, or 0 for a free one",
+            _ => "name this machine, or an address of it, with --host",
+        };
+        anyhow!("what to do: {advice}")
+            .context(cause)
+            .context(format!("cannot listen on {host}:{port}"))
+    })?;
+    let address = listener
+        .local_addr()
+        .context("the address that was bound is not known")?;
+    info!(role, %address, "listening");
+    Ok(listener)
 }
 
 /// Serves `handler` on `listener` until `stop` is done and what is in flight by then is answered, or the grace is over.

@@ -11,7 +11,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::STORE_DEADLINE;
+use super::routes::STORE_DEADLINE;
 use crate::engine::{self, Appended, IfPresent, LogStore, Unavailable};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::{self, JSON_SPACE, Request};

@@ -1,17 +1,25 @@
-//! The router, in front of a log store that lives in memory and fails when it is told to.
+//! The routes, in front of a log store that lives in memory and fails when it is told to.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use anyhow::anyhow;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::{BodyExt, Full};
+use hyper::StatusCode;
 use hyper::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
+use serde_json::{Value, json};
 
-use super::*;
-use crate::engine::{Appended, IfPresent};
-use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES};
+use super::routes::Logging;
+use crate::engine::{self, Appended, IfPresent, LogStore, Page, Unavailable};
+use crate::http::reply::{HttpError, Reply};
+use crate::http::request::Request;
+use crate::http::server::Handler;
+use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES, Message};
 
 #[derive(Default)]
 struct MemoryStore {
