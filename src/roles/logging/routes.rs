@@ -66,13 +66,12 @@ impl Handler for Logging {
         let store = self
             .opened()
             .ok_or_else(|| HttpError::unavailable("the log store is not open"))?;
+        // For every path, also those that look at no parameter: what is malformed is not acted on.
+        let query = request.query()?;
         match (request.path(), request.method()) {
             ("/log", &Method::POST) => post::log(&*store, request).await,
             ("/log", _) => Err(HttpError::method_not_allowed("POST")),
-            ("/logs", &Method::GET) => {
-                let full = request.query()?.flag("full")?;
-                self.list(store, full).await
-            }
+            ("/logs", &Method::GET) => self.list(store, query.flag("full")?).await,
             ("/logs", &Method::DELETE) => {
                 within_deadline(&*store, store.clear()).await??;
                 Ok(reply::json(StatusCode::OK, &json!({})))

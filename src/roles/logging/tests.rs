@@ -441,6 +441,18 @@ async fn the_log_is_listed_as_texts_or_in_full() {
 }
 
 #[tokio::test]
+async fn a_malformed_query_is_a_400_and_nothing_is_done() {
+    let router = Router::new(MemoryStore::default());
+    router.post(message("a", "1")).await;
+    let delete = hyper::Request::delete("/logs?really=%zz").body(Full::default());
+    assert_eq!(router.ask(delete.unwrap()).await.status(), 400);
+    let post = hyper::Request::post("/log?x=%FF").header(CONTENT_TYPE, "application/json");
+    let post = post.body(Full::from(message("b", "2"))).unwrap();
+    assert_eq!(router.ask(post).await.status(), 400);
+    assert_eq!(body(router.get("/logs").await).await, json!(["1"]));
+}
+
+#[tokio::test]
 async fn entries_that_are_no_messages_are_counted_in_health() {
     let router = Router::new(MemoryStore {
         foreign: 3,
