@@ -31,7 +31,7 @@ const MAX_SINGLE_BYTES: usize = 7 * 1024 * 1024;
 ///
 /// One message: 201, or an error. An array: 201 where all are stored, else 207; both with the status of each. Where the
 /// store is away for all of an array, that is a plain 503.
-pub(super) async fn log(store: &dyn LogStore, request: Request) -> Result<Reply, HttpError> {
+pub(super) async fn log(store: &dyn LogStore, mut request: Request) -> Result<Reply, HttpError> {
     let if_present = if_present(&request)?;
     let text = request.json_text(MAX_ARRAY_BYTES).await?;
     if text.trim_start_matches(JSON_SPACE).starts_with('[') {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::routes::Logging;
 use crate::engine::{self, Appended, IfPresent, LogStore, Page, Unavailable};
 use crate::http::reply::{HttpError, Reply};
-use crate::http::request::Request;
+use crate::http::request::{BodyRoom, Request};
 use crate::http::server::Handler;
 use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES, Message};
 
@@ -151,7 +151,7 @@ impl Router {
     }
 
     async fn ask(&self, request: hyper::Request<Full<Bytes>>) -> Reply {
-        let request = Request::new(request, Duration::from_secs(5));
+        let request = Request::new(request, Duration::from_secs(5), BodyRoom::new(usize::MAX));
         self.logging.handle(request).await.unwrap_or_else(HttpError::into_reply)
     }
 
