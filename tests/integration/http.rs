@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient, count_answers};
+use crate::support::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient, count_answers};
 
 const MAX_BODY: usize = 1000;
 

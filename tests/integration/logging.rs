@@ -7,10 +7,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::agent::{Agent, Ports};
-use crate::raw::{Answer, RawClient};
+use crate::support::agent::{Agent, Ports};
 use crate::support::engines::{Cluster, Engines};
 use crate::support::process::Svc;
+use crate::support::raw::{Answer, RawClient};
 use crate::support::{python, texts};
 
 /// Longer than a start or a stop takes.

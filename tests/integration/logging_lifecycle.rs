@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::subscriber::DefaultGuard;
 
-use crate::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient};
+use crate::support::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient};
 
 /// A log store that hands out a page per permit.
 struct GatedStore {

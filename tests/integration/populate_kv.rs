@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::agent::{Agent, Ports};
-use crate::fake::Fake;
+use crate::support::agent::{Agent, Ports};
+use crate::support::fake::Fake;
 use crate::support::process::Svc;
 
 /// For what takes no time but that of a busy machine.
