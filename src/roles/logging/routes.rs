@@ -84,7 +84,7 @@ impl Handler for Logging {
     fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
         if let Some(store) = self.opened() {
-            let away = store.check().err().map(|error| error.to_string());
+            let away = store.check().err().map(|error| format!("{:#}", error.cause));
             let state = json!({ "engine": store.describe(), "reachable": away.is_none(), "reason": away });
             details.insert("log_store".to_owned(), state);
         }

@@ -485,7 +485,8 @@ async fn a_store_that_is_away_is_a_503_and_shows_in_health() {
     assert_eq!(clearing.await.status(), 503);
     let details = router.logging.details();
     assert_eq!(details["log_store"]["reachable"], false);
-    assert_eq!(details["log_store"]["reason"], "a store in memory: connection refused");
+    assert_eq!(details["log_store"]["engine"], "a store in memory");
+    assert_eq!(details["log_store"]["reason"], "connection refused");
 }
 
 #[tokio::test(start_paused = true)]
