@@ -2,6 +2,7 @@
 //!
 //! Its life is here, from start to stop; what it answers is in `routes`.
 
+mod deadline;
 mod post;
 mod routes;
 
