@@ -16,7 +16,7 @@ const CONSUL_HELP: &str = "\
 Environment variables for Consul that have no option:
   CONSUL_HOST, CONSUL_PORT   its address, where --consul and CONSUL_HTTP_ADDR are not given
   CONSUL_HTTP_TOKEN          the ACL token to use
-  CONSUL_CACERT              PEM file with the authorities to trust, for https; default: the public ones
+  CONSUL_CACERT              PEM file with the authorities to trust instead of the public ones
   CONSUL_CLIENT_CERT         PEM file with the certificate to present, with
   CONSUL_CLIENT_KEY          PEM file with its private key
 
@@ -33,7 +33,7 @@ pub struct Cli {
     /// What to log, to standard error: a level (error, warn, info, debug, trace) or `target=level`, in a comma list. The
     /// libraries consulrs, rustify, reqwest and hyper are quiet unless they are named
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = telemetry::DEFAULT_FILTER)]
-    #[arg(value_parser = telemetry::check_filter)]
+    #[arg(value_parser = telemetry::check_filter, display_order = 900)]
     pub log: String,
 }
 

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::subscriber::DefaultGuard;
 
-use crate::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient};
+use crate::support::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient};
 
 /// A log store that hands out a page per permit.
 struct GatedStore {
@@ -108,33 +108,6 @@ impl Log {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
-
-    /// Where the instance listens, as it says itself.
-    async fn address(&self) -> SocketAddr {
-        let said = async {
-            loop {
-                let log = self.text();
-                let line = log
-                    .lines()
-                    .find(|line| line.contains("listening") && line.contains("role=\"logging\""));
-                if let Some(line) = line {
-                    return line
-                        .split("address=")
-                        .nth(1)
-                        .unwrap()
-                        .split_whitespace()
-                        .next()
-                        .unwrap()
-                        .parse()
-                        .unwrap();
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(DEADLINE, said)
-            .await
-            .expect("the instance does not say where it listens")
-    }
 }
 
 /// An instance whose store the test opens.
@@ -159,16 +132,18 @@ impl Instance {
         let _logging = tracing::subscriber::set_default(subscriber);
         let (open, opened) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
         let life = async move {
             let open = async |health: &svc::http::health::Health| {
                 health.waiting("waiting for the test");
                 opened.await.unwrap()
             };
-            logging::serve_log("127.0.0.1", 0, open, stopped.map(drop)).await
+            logging::serve_log(listener, open, stopped.map(drop)).await
         };
         let ended = tokio::spawn(life);
         Instance {
-            address: log.address().await,
+            address,
             log,
             open: Some(open),
             stop: Some(stop),
@@ -297,16 +272,4 @@ async fn an_instance_whose_store_cannot_be_opened_ends_with_the_reason() {
     let mut instance = Instance::start().await;
     assert!(instance.open.take().unwrap().send(Err(anyhow!("nobody there"))).is_ok());
     assert_eq!(instance.ended().await.unwrap_err().to_string(), "nobody there");
-}
-
-#[tokio::test]
-async fn a_port_that_is_taken_is_named() {
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let open =
-        async |_: &svc::http::health::Health| -> anyhow::Result<Arc<dyn LogStore>> { Err(anyhow!("not reached")) };
-    let refused = logging::serve_log("127.0.0.1", port, open, std::future::pending())
-        .await
-        .unwrap_err();
-    assert!(refused.to_string().contains(&format!("127.0.0.1:{port}")), "{refused}");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::wait;
+use super::wait;
 
 /// An agent with a leader within 30 s, or the test fails.
 const READY_WITHIN: Duration = Duration::from_secs(30);
