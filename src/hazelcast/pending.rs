@@ -166,7 +166,7 @@ impl PendingCalls {
                 } else {
                     Kind::NotWritten
                 };
-                let _ = call.reply.send(Err(Error::new(kind, reason.to_string())));
+                let _ = call.reply.send(Err(Error::new(kind, format!("{reason:#}"))));
             }
         }
     }

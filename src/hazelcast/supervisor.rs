@@ -188,7 +188,7 @@ impl Supervisor {
 
     fn failed(&mut self, target: Target, error: &Error) {
         if self.view.connections.is_empty() {
-            self.view.problem = Some(error.to_string().into());
+            self.view.problem = Some(format!("{error:#}").into());
         }
         if self.attempts.failed(target, Instant::now()) {
             warn!(cluster = %self.config.cluster_name, ?target, %error,
@@ -209,7 +209,7 @@ impl Supervisor {
             self.views = None;
         }
         if self.view.connections.is_empty() {
-            self.view.problem = Some(format!("{}: {reason}", connection.address).into());
+            self.view.problem = Some(format!("{}: {reason:#}", connection.address).into());
             self.attempts.keep_members(|_| false);
             self.attempts.aim(Target::Anyone, Instant::now());
         } else if self.config.routing == Routing::AllMembers && self.view.is_member(connection.member) {

@@ -14,16 +14,16 @@ mod support;
 
 mod backups;
 mod heartbeat;
+mod hostile;
 mod reconnect;
 mod retry;
 
-use std::error::Error as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use support::member::Member;
 use support::proxy::Proxy;
-use svc::hazelcast::{Client, Config, Error, Routing};
+use svc::hazelcast::{Client, Config, Routing};
 use tokio::time::{Instant, sleep};
 
 /// How long what must happen may take on a busy machine.
@@ -67,17 +67,6 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "it did not come about that {what}");
         sleep(Duration::from_millis(5)).await;
     }
-}
-
-/// An error's text and those of its causes.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// A String as it is stored: hash, type id, length, text.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::support::member::{Identity, Member};
 use crate::support::proxy::{Cut, Fault, Proxy};
 use crate::support::wire::kind::{AUTHENTICATION, CLUSTER_VIEW_LISTENER, MAP_SET, QUEUE_ITEM_LISTENER};
-use crate::{LONG, PATIENCE, chain, client_of, config, connect, eventually, proxy_before};
+use crate::{LONG, PATIENCE, client_of, config, connect, eventually, proxy_before};
 
 fn to_all(address: SocketAddr) -> Config {
     let mut config = config(address);
@@ -129,7 +129,7 @@ async fn a_wrong_cluster_name_is_named() {
     settings.cluster_name = "prod".into();
     let error = Client::connect(settings, Duration::from_millis(500)).await.unwrap_err();
     assert!(error.is_timeout());
-    let text = chain(&error);
+    let text = format!("{error:#}");
     assert!(
         text.contains("\"prod\"") && text.contains(&member.address.to_string()),
         "{text}"

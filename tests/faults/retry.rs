@@ -13,7 +13,7 @@ use crate::support::proxy::{Cut, Fault, Flow, Proxy};
 use crate::support::wire::kind::{
     CLUSTER_VIEW_LISTENER, MAP_GET, MAP_SET, MAP_SIZE, PING, QUEUE_DRAIN, QUEUE_ITEM_LISTENER, QUEUE_OFFER, QUEUE_POLL,
 };
-use crate::{LONG, PATIENCE, chain, client_of, config, connect, eventually, proxy_before, string_data};
+use crate::{LONG, PATIENCE, client_of, config, connect, eventually, proxy_before, string_data};
 
 /// Codes of errors that pass by themselves.
 const RETRYABLE: [i32; 11] = [8, 19, 22, 33, 39, 46, 47, 53, 62, 82, 90];
@@ -399,7 +399,7 @@ async fn rule_5_past_the_deadline_a_call_that_was_refused_each_time_was_not_appl
     // A try can be under way just then: the outcome is known to be "not applied" only where none is.
     let error = map.set("k", "v").await.unwrap_err();
     assert!(error.is_timeout(), "{error}");
-    assert!(chain(&error).contains("ScriptedException"), "{}", chain(&error));
+    assert!(format!("{error:#}").contains("ScriptedException"), "{error:#}");
     assert!(member.received(MAP_SET).len() > 2);
     // 2 ms, 4 ms … 100 ms: no more than that a member can bear.
     assert!(
@@ -419,7 +419,7 @@ async fn rule_5_past_the_deadline_a_call_that_found_no_member_was_not_applied() 
     let map = client.map("m").with_timeout(Duration::from_millis(200));
     let error = map.set("k", "v").await.unwrap_err();
     assert_eq!(error.kind(), Kind::TimedOut { outcome_unknown: false });
-    assert!(chain(&error).contains(&address.to_string()), "{}", chain(&error));
+    assert!(format!("{error:#}").contains(&address.to_string()), "{error:#}");
 }
 
 #[tokio::test]
@@ -441,7 +441,7 @@ async fn rule_5_a_final_error_does_not_hide_an_earlier_try_of_unknown_outcome() 
     member.next(MAP_SET).await.error(21);
     let error = set.await.unwrap().unwrap_err();
     assert!(error.outcome_unknown(), "{error}");
-    assert!(chain(&error).contains("ScriptedException"), "{}", chain(&error));
+    assert!(format!("{error:#}").contains("ScriptedException"), "{error:#}");
 }
 
 #[tokio::test]

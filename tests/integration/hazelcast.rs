@@ -19,8 +19,12 @@ fn config(cluster: &Cluster) -> Config {
     )
 }
 
+/// What these tests do may be done twice, so a backup that is slow on a busy machine fails none of them.
 async fn connect(cluster: &Cluster) -> Client {
-    Client::connect(config(cluster), READY).await.unwrap()
+    let mut config = config(cluster);
+    config.redo_operations = true;
+    config.invocation_timeout = Duration::from_secs(30);
+    Client::connect(config, READY).await.unwrap()
 }
 
 /// A map of its own for each test: they share the cluster.

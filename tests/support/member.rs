@@ -471,7 +471,15 @@ fn take(message: Message, shared: &Shared, connection: &Connection) {
         connection: connection.clone(),
     };
     match call.message.kind() {
-        kind::AUTHENTICATION => connection.send(authenticate(&call, &shared.identity, &shared.view.borrow())),
+        kind::AUTHENTICATION => {
+            let view = shared.view.borrow();
+            connection.send(authenticated(
+                &call.message,
+                &shared.identity,
+                view.version,
+                &view.members,
+            ));
+        }
         kind::BACKUP_LISTENER => {
             *connection.backup_listener.lock().unwrap() = Some(call.id());
             call.answer();
@@ -486,19 +494,25 @@ fn take(message: Message, shared: &Shared, connection: &Connection) {
     }
 }
 
-fn authenticate(call: &Call, identity: &Identity, view: &View) -> Vec<u8> {
+/// The answer to an authentication by the cluster's name alone.
+pub(crate) fn authenticated(
+    request: &Message,
+    identity: &Identity,
+    members_version: i32,
+    members: &[(Uuid, SocketAddr)],
+) -> Vec<u8> {
     let mut head = from_hex(ACCEPTED);
     let mut put = |offset: usize, bytes: &[u8]| head[offset..offset + bytes.len()].copy_from_slice(bytes);
-    put(offset::CORRELATION_ID, &call.id().to_le_bytes());
+    put(offset::CORRELATION_ID, &request.correlation_id().to_le_bytes());
     put(
         offset::STATUS,
-        &[u8::from(call.message.frames()[0] != identity.cluster_name.as_bytes())],
+        &[u8::from(request.frames()[0] != identity.cluster_name.as_bytes())],
     );
     put(offset::MEMBER_UUID, &wire::uuid_bytes(identity.member));
     put(offset::PARTITION_COUNT, &identity.partition_count.to_le_bytes());
     put(offset::CLUSTER_ID, &wire::uuid_bytes(identity.cluster_id));
-    put(offset::MEMBERS_VERSION, &view.version.to_le_bytes());
-    let mut answer = wire::member_list(Builder::after(head), &view.members).bytes();
+    put(offset::MEMBERS_VERSION, &members_version.to_le_bytes());
+    let mut answer = wire::member_list(Builder::after(head), members).bytes();
     answer.extend(from_hex(AFTER_MEMBERS));
     answer
 }
