@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -13,7 +13,8 @@ use super::codec::client::{self, Accepted, Authentication, AuthenticationRespons
 use super::config::{Config, Routing};
 use super::connection::Established;
 use super::error::{Error, Kind, Result};
-use super::message::{Incoming, MessageReader, Request};
+use super::inbox::Inbox;
+use super::message::{Incoming, Request};
 
 /// What a client sends first: the protocol and its version.
 const PREAMBLE: &[u8] = b"CP2";
@@ -71,19 +72,16 @@ async fn connect(host: &str, port: u16, client_uuid: Uuid, config: &Config) -> R
 struct Handshake {
     stream: TcpStream,
     address: SocketAddr,
-    reader: MessageReader,
-    received: BytesMut,
+    inbox: Inbox,
     last_id: i64,
 }
 
 impl Handshake {
     fn new(stream: TcpStream, address: SocketAddr, config: &Config) -> Self {
-        let reader = MessageReader::new(config.max_message_bytes);
         Self {
             stream,
             address,
-            reader,
-            received: BytesMut::new(),
+            inbox: Inbox::new(config.max_message_bytes),
             last_id: 0,
         }
     }
@@ -97,25 +95,14 @@ impl Handshake {
         if backup_acks {
             self.call(&client::local_backup_listener_request()?).await?;
         }
-        let Self {
-            stream,
-            address,
-            reader,
-            received,
-            ..
-        } = self;
-        let member = accepted.member_uuid;
-        Ok((
-            Established {
-                stream,
-                reader,
-                received,
-                address,
-                member,
-                backup_acks,
-            },
-            accepted,
-        ))
+        let established = Established {
+            stream: self.stream,
+            inbox: self.inbox,
+            address: self.address,
+            member: accepted.member_uuid,
+            backup_acks,
+        };
+        Ok((established, accepted))
     }
 
     async fn authenticate(&mut self, client_uuid: Uuid, config: &Config) -> Result<Accepted> {
@@ -152,13 +139,13 @@ impl Handshake {
         out.extend_from_slice(request.rest());
         self.stream.write_all(&out).await.map_err(broken)?;
         loop {
-            while let Some(message) = self.reader.next(&mut self.received)? {
+            while let Some(message) = self.inbox.next()? {
                 if !message.is_event() && message.correlation_id() == self.last_id {
                     request.check_answer(&message)?;
                     return Ok(message);
                 }
             }
-            if self.stream.read_buf(&mut self.received).await.map_err(broken)? == 0 {
+            if self.inbox.read_from(&mut self.stream).await.map_err(broken)? == 0 {
                 return Err(Error::new(
                     Kind::NotWritten,
                     "the member closed the connection while it was being set up",

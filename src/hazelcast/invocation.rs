@@ -24,9 +24,10 @@ use uuid::Uuid;
 
 use super::cluster::View;
 use super::config::Config;
-use super::connection::{Connection, Outgoing};
+use super::connection::Connection;
 use super::error::{Error, Kind, Result};
 use super::message::{Incoming, Request, Retry, Route};
+use super::outbox::Outgoing;
 use super::partition::partition_id;
 use super::pending::EventSink;
 

@@ -15,10 +15,11 @@ use super::attempts::{Schedule, Target};
 use super::cluster::{Member, View};
 use super::codec::client::{self, Accepted, ClusterViewEvent, MembersView, PartitionsView};
 use super::config::{Config, Routing};
-use super::connection::{Connection, ConnectionId, Established, Heartbeat, Outgoing};
+use super::connection::{Connection, ConnectionId, Established, Heartbeat};
 use super::error::{Error, Result};
 use super::handshake;
 use super::message::{Incoming, Request};
+use super::outbox::Outgoing;
 use super::pending::PendingCalls;
 
 /// How often overdue confirmations and due attempts are looked for.
@@ -257,7 +258,7 @@ impl Supervisor {
                 self.view.expect_new_versions();
             }
             Err(reason) => {
-                // A connection that cannot take the first request is ending, or of no use.
+                // It is ending, and then another one is asked.
                 debug!(address = %connection.address, %reason, "cannot ask for the cluster's views");
                 connection.close();
             }
@@ -329,7 +330,7 @@ fn ask_for_views(connection: &Connection) -> Result<Views> {
     let (sink, events) = mpsc::channel(VIEW_EVENTS);
     let (reply, registration) = oneshot::channel();
     let request = Arc::new(client::add_cluster_view_listener_request()?);
-    connection.try_send(Outgoing {
+    connection.send_at_once(Outgoing {
         request: Arc::clone(&request),
         partition_id: -1,
         backup_aware: false,
