@@ -8,7 +8,7 @@
 //! | `connection`, `inbox`, `outbox`, `handshake` | one connection to one member, what waits on either side of it, and how it comes about |
 //! | `pending` | calls on their way, and the backups that confirm them |
 //! | `cluster`, `attempts`, `supervisor` | the view of the cluster, when to connect, and the task that keeps the view and the connections |
-//! | `invocation` | one call, with its retries and its deadline |
+//! | `invocation`, `deadline` | one call, with its retries, and when it is over |
 //! | `client`, `map`, `queue`, `listener` | what a user holds |
 
 mod attempts;
@@ -18,6 +18,7 @@ mod codec;
 mod config;
 mod connection;
 mod data;
+mod deadline;
 mod error;
 mod frame;
 mod handshake;
