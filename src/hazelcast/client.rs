@@ -178,7 +178,8 @@ impl Client {
         Listener::spawn(Arc::clone(&self.shared), registration)
     }
 
-    /// Closes the connections, within a second, and returns when they are closed; calls on their way and later ones fail with [`Kind::ShutDown`] or their outcome unknown.
+    /// Closes the connections and returns when they are closed, after a second at most. Calls on their way and later ones fail
+    /// with [`Kind::ShutDown`] or their outcome unknown.
     pub async fn shutdown(&self) {
         self.shared.shutdown().await;
     }

@@ -318,9 +318,13 @@ impl Supervisor {
     fn apply(&mut self, event: ClusterViewEvent) -> bool {
         match event {
             ClusterViewEvent::Members(MembersView { version, members }) => {
+                let before: Vec<Uuid> = self.view.members.iter().map(|member| member.uuid).collect();
                 let members = members.into_iter().map(Member::from).collect();
                 let taken = self.view.apply_members(version, members);
                 if taken {
+                    if before.iter().any(|member| !self.view.is_member(*member)) {
+                        self.calls.member_left();
+                    }
                     self.follow_members();
                 }
                 taken

@@ -168,6 +168,27 @@ async fn what_a_dead_member_owes_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn what_a_member_owes_that_left_the_cluster_is_not_waited_for() {
+    let members = Member::start_cluster(2).await;
+    let client = connect(confirming(&members[0], LONG)).await;
+    let [stays, leaves] = <[Member; 2]>::try_from(members).ok().unwrap();
+    let gone = leaves.uuid;
+    leaves.stop().await;
+    // Until a ping of it is not even written.
+    let unreachable = Kind::TimedOut { outcome_unknown: false };
+    while client.ping(gone, OVERDUE).await.unwrap_err().kind() != unreachable {}
+    // The cluster has not dropped it yet: the member that stays still counts on its confirmation.
+    let set = set(&client);
+    next_confirmed(&stays).await.answer_owing(1);
+    all_taken(&client, &stays).await;
+    assert!(!set.is_finished());
+    stays.publish(&[(stays.uuid, stays.address)]);
+    let began = Instant::now();
+    assert_eq!(set.await.unwrap().unwrap_err().kind(), Kind::Indeterminate);
+    assert!(began.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
 async fn backups_are_asked_to_confirm_only_once_every_member_is_connected() {
     let member = Member::start(Identity::new()).await;
     let away = Member::start(member.identity().sibling()).await;

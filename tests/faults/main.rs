@@ -16,6 +16,8 @@ mod backups;
 mod heartbeat;
 mod hostile;
 mod limits;
+mod members;
+mod network;
 mod reconnect;
 mod retry;
 
