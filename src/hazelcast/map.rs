@@ -166,8 +166,9 @@ impl Map {
 
     /// All entries in bounded memory, batch by batch, partition by partition.
     ///
-    /// An entry that is there from the first batch to the last is handed out, at least once; one that is stored or removed
-    /// meanwhile may be or not. Each batch has the handle's deadline. After an error the stream ends.
+    /// An entry that is there from the first batch to the last is handed out once, also where its partition moves to another
+    /// member meanwhile; one that is stored or removed meanwhile is handed out once or not at all. Each batch has the handle's
+    /// deadline. After an error the stream ends.
     pub fn entries(&self) -> impl Stream<Item = Result<Vec<(Data, Data)>>> + Send + '_ {
         stream::once(async { self.shared.partition_count(Deadline::after(self.timeout)).await })
             .map_ok(|count| {
