@@ -49,6 +49,7 @@ struct Queued {
 }
 
 /// An outbox for so many requests.
+#[expect(clippy::disallowed_methods, reason = "the places bound the channel")]
 pub(super) fn outbox(places: usize) -> (Outbox, Waiting) {
     let places = Arc::new(Semaphore::new(places));
     let (sender, requests) = mpsc::unbounded_channel();
