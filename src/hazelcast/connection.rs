@@ -253,30 +253,38 @@ impl Writer<'_> {
                     Err(error) => return error,
                 },
             }
+            // Callers that are ready to run go first: then one write takes all their requests, for the member as well.
+            tokio::task::yield_now().await;
+            self.gather_waiting();
             if let Err(error) = self.flush().await {
                 return Error::new(Kind::OutcomeUnknown, format!("writing to the member failed: {error}"));
             }
         }
     }
 
-    /// Takes this request and those that wait behind it, until the batch is full.
-    fn gather(&mut self, first: Outgoing) {
-        let mut next = Some(first);
-        while let Some(outgoing) = next {
-            // A caller that gave up before its request was written: nothing is sent for it.
-            if !outgoing.reply.is_closed() {
-                let Outgoing {
-                    request,
-                    partition_id,
-                    backup_aware,
-                    reply,
-                    events,
-                } = outgoing;
-                let id = self.calls.register(self.connection, reply, events);
-                self.batch_one(&request, id, partition_id, backup_aware);
-            }
-            let full = self.batch.buffer.len() >= WRITE_BATCH_BYTES || !self.batch.large.is_empty();
-            next = if full { None } else { self.waiting.try_recv() };
+    /// Takes the requests that wait, until the batch is full.
+    fn gather_waiting(&mut self) {
+        while self.batch.buffer.len() < WRITE_BATCH_BYTES && self.batch.large.is_empty() {
+            let Some(outgoing) = self.waiting.try_recv() else {
+                return;
+            };
+            self.gather(outgoing);
+        }
+    }
+
+    /// Adds a request to the batch. It counts as not written until the kernel takes a byte of it.
+    fn gather(&mut self, outgoing: Outgoing) {
+        // A caller that gave up before its request was written: nothing is sent for it.
+        if !outgoing.reply.is_closed() {
+            let Outgoing {
+                request,
+                partition_id,
+                backup_aware,
+                reply,
+                events,
+            } = outgoing;
+            let id = self.calls.register(self.connection, reply, events);
+            self.batch_one(&request, id, partition_id, backup_aware);
         }
     }
 
