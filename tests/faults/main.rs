@@ -15,6 +15,7 @@ mod support;
 mod backups;
 mod heartbeat;
 mod hostile;
+mod limits;
 mod members;
 mod network;
 mod reconnect;
