@@ -157,16 +157,6 @@ async fn warm_up(map: &Map) {
     }
 }
 
-/// How many times slower this machine is because others want its cores: 1 where these tests have it to themselves, which
-/// keep two tasks per core busy.
-fn slowdown() -> f64 {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
-    let tasks: f64 = load.split_whitespace().next().unwrap().parse().unwrap();
-    let cores = std::thread::available_parallelism().unwrap().get();
-    let cores = f64::from(u32::try_from(cores).unwrap());
-    (tasks / (2.0 * cores)).max(1.0)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_member_costs_no_call_no_entry_and_less_than_two_seconds() {
     /// What the system promises of the slowest answer. Most of it is the cluster's own: it takes half a second to drop a
@@ -184,13 +174,10 @@ async fn a_killed_member_costs_no_call_no_entry_and_less_than_two_seconds() {
         blocking(|| member.kill()).await;
         sleep(Duration::from_secs(3)).await;
         let written = load.stop().await;
-        let (count, longest, limit) = (written.keys.len(), written.longest, PAUSE.mul_f64(slowdown()));
-        println!(
-            "{} killed: {count} sets, the longest {longest:?} (limit {limit:?})",
-            member.name
-        );
+        let (count, longest) = (written.keys.len(), written.longest);
+        println!("{} killed: {count} sets, the longest {longest:?}", member.name);
         assert_eq!(written.failures, Vec::<String>::new());
-        assert!(longest < limit, "the longest took {longest:?}");
+        assert!(longest < PAUSE, "the longest took {longest:?}");
         assert!(count > WRITERS);
         keys.extend(written.keys);
         assert_eq!(missing(&map, &keys).await, Vec::<String>::new());
