@@ -4,6 +4,8 @@
 
 pub mod consul;
 mod hazelcast;
+mod mailbox;
+mod registry;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::message::Message;
+
+pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, Mailbox, Offered};
+pub use registry::{Instance, Registration, Registry};
 
 /// An engine did not do what it was asked for: away, too slow, or refusing.
 ///
