@@ -2,5 +2,7 @@
 
 #[allow(dead_code, reason = "roles move onto it one by one")]
 mod instance;
+mod listing;
 pub mod logging;
+pub mod messages;
 pub mod populate_kv;
