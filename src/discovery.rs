@@ -17,7 +17,8 @@ use crate::engine::{Instance, Registry, Result};
 ///
 /// What the registry said last holds until it says something else: an error changes nothing, and neither does an answer
 /// without any instance, since a registry that lost its state looks the same as one whose instances are all gone. Who
-/// calls an instance that is gone is told so by the instance's host.
+/// calls an instance that is gone is told so by the instance's host. An answer with some instances is taken as it is: a
+/// registry that comes back without its state shows one after the other, within seconds.
 #[derive(Clone, Debug)]
 pub struct Discovery {
     known: watch::Receiver<Known>,

@@ -10,13 +10,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod agent;
 mod consul;
 mod engines;
-mod fake;
 mod hazelcast;
 mod http;
 mod logging;
 mod logging_lifecycle;
 mod populate_kv;
-mod raw;
+mod registry;
