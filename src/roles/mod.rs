@@ -1,6 +1,5 @@
-//! The roles of the executable, one file each, read from top to bottom.
+//! The roles of the executable, one file or folder each, read from top to bottom.
 
-#[allow(dead_code, reason = "roles move onto it one by one")]
 mod instance;
 mod listing;
 pub mod logging;

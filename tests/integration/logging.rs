@@ -7,10 +7,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::agent::{Agent, Ports};
-use crate::raw::{Answer, RawClient};
+use crate::support::agent::{Agent, Ports};
 use crate::support::engines::{Cluster, Engines};
 use crate::support::process::Svc;
+use crate::support::raw::{Answer, RawClient};
 use crate::support::{python, texts};
 
 /// Longer than a start or a stop takes.
@@ -243,16 +243,20 @@ async fn without_the_cluster_the_role_says_what_it_waits_for_and_gives_up() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
-    let instance = instance().await;
-    let port = instance.svc.address().port().to_string();
-    let svc = Svc::start(&["logging", "--port", &port, "--consul", &instance.agent.address], &[]);
-    assert_eq!(svc.wait_exit(SOON).code(), Some(1));
-    assert!(
-        svc.output().contains(&format!("cannot listen on 127.0.0.1:{port}")),
-        "{}",
-        svc.output()
-    );
+async fn an_address_that_cannot_be_had_is_named_and_what_to_do() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (host, port, advice) in [
+        ("127.0.0.1", &port[..], "name another port with --port"),
+        // An address for documentation, which no machine has.
+        ("192.0.2.1", "0", "with --host"),
+    ] {
+        let svc = Svc::start(&["logging", "--host", host, "--port", port], &[]);
+        assert_eq!(svc.wait_exit(SOON).code(), Some(1));
+        let output = svc.output();
+        let said = format!("cannot listen on {host}:{port}");
+        assert!(output.contains(&said) && output.contains(advice), "{output}");
+    }
 }
 
 #[tokio::test]

@@ -10,10 +10,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod agent;
 mod consul;
 mod engines;
-mod fake;
 mod hazelcast;
 mod http;
 mod logging;
@@ -21,4 +19,4 @@ mod logging_lifecycle;
 mod mailbox;
 mod messages;
 mod populate_kv;
-mod raw;
+mod registry;

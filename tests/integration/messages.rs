@@ -13,11 +13,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::agent::{Agent, Ports};
-use crate::raw::{Answer, RawClient};
+use crate::support::agent::{Agent, Ports};
 use crate::support::engines::{Cluster, Engines, Options};
 use crate::support::process::Svc;
 use crate::support::python;
+use crate::support::raw::{Answer, RawClient};
 
 /// Longer than a start or a stop takes.
 const SOON: Duration = Duration::from_secs(20);

@@ -80,6 +80,7 @@ pub async fn run(options: MessagesOptions, stop: impl Future<Output = ()> + Send
     if let Some(deliverer) = deliverer {
         deliverer.finish().await;
     }
+    messages.close();
     outcome
 }
 
@@ -117,7 +118,7 @@ fn live(discovery: Discovery) -> deliverer::Live {
 /// What all requests of an instance share.
 #[derive(Default)]
 struct Messages {
-    /// `None` before the mailbox is opened.
+    /// `None` before the mailbox is opened and after it is closed.
     mailbox: RwLock<Option<Arc<dyn Mailbox>>>,
     progress: Arc<Progress>,
     /// Entries that were left out of answers since the start, because they are no deliveries.
@@ -127,6 +128,10 @@ struct Messages {
 impl Messages {
     fn open(&self, mailbox: Arc<dyn Mailbox>) {
         *self.mailbox.write().unwrap_or_else(PoisonError::into_inner) = Some(mailbox);
+    }
+
+    fn close(&self) {
+        *self.mailbox.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn opened(&self) -> Option<Arc<dyn Mailbox>> {
@@ -170,11 +175,10 @@ impl Handler for Messages {
         let mailbox = self
             .opened()
             .ok_or_else(|| HttpError::unavailable("the mailbox is not open"))?;
+        // For every path, also those that look at no parameter: what is malformed is not acted on.
+        let query = request.query()?;
         match (request.path(), request.method()) {
-            ("/messages", &Method::GET) => {
-                let full = request.query()?.flag("full")?;
-                self.list(mailbox, full).await
-            }
+            ("/messages", &Method::GET) => self.list(mailbox, query.flag("full")?).await,
             ("/messages", _) => Err(HttpError::method_not_allowed("GET, HEAD")),
             _ => Err(HttpError::not_found()),
         }
@@ -183,7 +187,7 @@ impl Handler for Messages {
     fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
         if let Some(mailbox) = self.opened() {
-            let away = mailbox.check().err().map(|error| error.to_string());
+            let away = mailbox.check().err().map(|error| format!("{:#}", error.cause));
             let state = json!({ "engine": mailbox.describe(), "reachable": away.is_none(), "reason": away });
             details.insert("mailbox".to_owned(), state);
         }

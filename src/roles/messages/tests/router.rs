@@ -11,11 +11,16 @@ use serde_json::{Value, json};
 
 use super::super::*;
 use super::scripted::Scripted;
+use crate::http::request::BodyRoom;
 use crate::message::Message;
 
 async fn ask(messages: &Messages, method: Method, target: &str) -> Reply {
     let request = hyper::Request::builder().method(method).uri(target);
-    let request = Request::new(request.body(Full::<Bytes>::default()).unwrap(), Duration::from_secs(5));
+    let request = Request::new(
+        request.body(Full::<Bytes>::default()).unwrap(),
+        Duration::from_secs(5),
+        BodyRoom::new(0),
+    );
     messages.handle(request).await.unwrap_or_else(HttpError::into_reply)
 }
 
