@@ -2,24 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use anyhow::anyhow;
 use tracing::warn;
-
-use crate::engine::{self, Unavailable};
-
-/// What an engine answers, or that it does not within `limit`. `describe` names the engine.
-pub(super) async fn within<T>(
-    limit: Duration,
-    describe: impl FnOnce() -> String,
-    answer: impl Future<Output = T>,
-) -> engine::Result<T> {
-    tokio::time::timeout(limit, answer).await.map_err(|_| Unavailable {
-        engine: describe(),
-        cause: anyhow!("no answer within {limit:?}"),
-    })
-}
 
 /// The entries that one list left out because they cannot be read. Said once, when the list ends, however it ends.
 pub(super) struct LeftOut {

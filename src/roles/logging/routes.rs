@@ -9,23 +9,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::deadline::within_deadline;
 use super::post;
 use crate::engine::{self, LogStore};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
 use crate::http::server::Handler;
 use crate::message::Message;
-use crate::roles::listing::{LeftOut, within};
-
-/// How long the log store may take for all that one request asks of it, or for one page of a list. A client is to have
-/// its 503 within 5 s.
-pub(super) const STORE_DEADLINE: Duration = Duration::from_millis(4500);
+use crate::roles::listing::LeftOut;
 
 /// What all requests of an instance share.
 #[derive(Default)]
@@ -72,7 +68,7 @@ impl Handler for Logging {
             ("/log", _) => Err(HttpError::method_not_allowed("POST")),
             ("/logs", &Method::GET) => self.list(store, query.flag("full")?).await,
             ("/logs", &Method::DELETE) => {
-                within(STORE_DEADLINE, || store.describe(), store.clear()).await??;
+                within_deadline(&*store, store.clear()).await??;
                 Ok(reply::json(StatusCode::OK, &json!({})))
             }
             ("/logs", _) => Err(HttpError::method_not_allowed("GET, HEAD, DELETE")),
@@ -95,7 +91,7 @@ impl Handler for Logging {
     }
 }
 
-/// All messages of the log, page by page. A page that does not come within [`STORE_DEADLINE`] is an error.
+/// All messages of the log, page by page. A page that does not come within its deadline is an error.
 fn messages(
     store: Arc<dyn LogStore>,
     skipped: Arc<AtomicU64>,
@@ -103,8 +99,7 @@ fn messages(
     async_stream::try_stream! {
         let mut left_out = LeftOut::of("the log", skipped);
         let mut pages = store.all();
-        let describe = || store.describe();
-        while let Some(page) = within(STORE_DEADLINE, describe, pages.next()).await?.transpose()? {
+        while let Some(page) = within_deadline(&*store, pages.next()).await?.transpose()? {
             left_out.count(page.skipped);
             yield page.messages;
         }

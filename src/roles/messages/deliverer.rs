@@ -18,7 +18,7 @@ use super::MAILBOX_DEADLINE;
 use super::progress::Progress;
 use super::turns::Turns;
 use crate::engine::{self, Batch, Item, Mailbox};
-use crate::roles::listing::within;
+use crate::roles::deadline::within;
 
 /// Longest time between two looks: hints that something was put in may be lost.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

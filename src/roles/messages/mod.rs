@@ -25,8 +25,9 @@ use tracing::info;
 
 use self::deliverer::Deliverer;
 use self::progress::Progress;
+use super::deadline::within;
 use super::instance::{self, Identity};
-use super::listing::{LeftOut, within};
+use super::listing::LeftOut;
 use crate::cli::MessagesOptions;
 use crate::config::MailboxSettings;
 use crate::discovery::Discovery;
