@@ -4,6 +4,8 @@
 
 pub mod consul;
 mod hazelcast;
+mod mailbox;
+mod registry;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::message::Message;
+
+pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, MAX_BATCH_BYTES, Mailbox, Offered};
+pub use registry::{Instance, Registration, Registry};
 
 /// An engine did not do what it was asked for: away, too slow, or refusing.
 ///
@@ -45,6 +50,16 @@ pub fn connect_settings(options: &consul::ConsulOptions) -> anyhow::Result<Box<d
     Ok(Box::new(consul::Consul::new(options)?))
 }
 
+/// The registry that `options` lead to.
+///
+/// Nothing is asked of the engine yet.
+///
+/// # Errors
+/// Where the options cannot work: a malformed address, a certificate that cannot be read, a token that is no header value.
+pub fn connect_registry(options: &consul::ConsulOptions) -> anyhow::Result<Arc<dyn Registry>> {
+    Ok(Arc::new(consul::Consul::new(options)?))
+}
+
 /// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`).
 ///
 /// It begins to connect, and goes on until it is dropped: [`LogStore::ready`] tells whether it is there.
@@ -56,6 +71,27 @@ pub fn connect_log(cluster_name: &str, map_name: &str, members: &[String]) -> an
         cluster_name,
         map_name,
         members,
+    )?))
+}
+
+/// The mailbox of the queue `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`). The cluster shows
+/// `role` as who uses it.
+///
+/// It begins to connect, and goes on until it is dropped: [`Mailbox::ready`] tells whether it is there.
+///
+/// # Errors
+/// Where `members` is empty or one of them is malformed.
+pub fn connect_mailbox(
+    cluster_name: &str,
+    queue_name: &str,
+    members: &[String],
+    role: &str,
+) -> anyhow::Result<Arc<dyn Mailbox>> {
+    Ok(Arc::new(hazelcast::HazelcastMailbox::start(
+        cluster_name,
+        queue_name,
+        members,
+        role,
     )?))
 }
 

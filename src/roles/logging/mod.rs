@@ -1,6 +1,6 @@
 //! `svc logging`: one instance of the log, in front of the log store that all of them share.
 //!
-//! Its life is here, from start to stop; what it answers is in `routes`.
+//! What it waits for at its start is here, what it answers in `routes`.
 
 mod deadline;
 mod post;
@@ -8,21 +8,22 @@ mod routes;
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tracing::info;
 
 use self::routes::Logging;
+use super::instance::{Bound, Identity};
 use crate::cli::LoggingOptions;
 use crate::config::LoggingSettings;
-use crate::engine::{self, LogStore, Settings, Unavailable};
+use crate::engine::{self, LogStore, Registration, Registry, Settings, Unavailable};
 use crate::http::health::Health;
-use crate::http::server::{Limits, listen, serve};
 use crate::wait::{NotYet, Wait};
 
 /// The role's name, in `GET /health` and in the log.
 const ROLE: &str = "logging";
+
+/// The service that its instances register as.
+const SERVICE: &str = "logging-service";
 
 /// Runs one instance until `stop` is done.
 ///
@@ -30,10 +31,17 @@ const ROLE: &str = "logging";
 ///
 /// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
 pub async fn run(options: LoggingOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let settings = engine::connect_settings(&options.consul.options()?)?;
-    let listener = listen(ROLE, &options.host, options.port).await?;
+    let consul = options.consul.options()?;
+    let settings = engine::connect_settings(&consul)?;
+    let registry = engine::connect_registry(&consul)?;
+    let identity = Identity {
+        role: ROLE,
+        service: SERVICE,
+        listen: options.listen.clone().into(),
+    };
+    let bound = identity.bind().await?;
     let open = async |health: &Health| open_log(&*settings, &options, health).await;
-    serve_log(listener, open, stop).await
+    live(bound, registry, open, stop).await
 }
 
 /// Waits for the settings, and for the log store that they name.
@@ -57,60 +65,39 @@ async fn open_log(
     Ok(store)
 }
 
-/// Runs one instance on `listener` until `stop` is done.
+/// Runs one instance on `listener` until `stop` is done, registered by the address that is bound.
 ///
 /// It answers from the start on: 503 until `open` has waited for the settings and opened the log store that they name.
 /// What `open` waits for it tells by [`Health::waiting`].
 ///
 /// # Errors
 ///
-/// Those of `open`.
+/// Those of `open`, and where the bound address is not known.
 pub async fn serve_log(
     listener: TcpListener,
+    registry: Arc<dyn Registry>,
     open: impl AsyncFnOnce(&Health) -> anyhow::Result<Arc<dyn LogStore>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let health = Health::starting(ROLE, "waiting for the settings");
-    let logging = Arc::new(Logging::default());
-
-    let (stop_serving, serving_stopped) = oneshot::channel::<()>();
-    let server = serve(
-        listener,
-        logging.clone(),
-        health.clone(),
-        Limits::default(),
-        serving_stopped.map(drop),
-    );
-    let life = async {
-        let outcome = live(&logging, &health, open, stop).await;
-        health.draining();
-        drop(stop_serving);
-        outcome
-    };
-    let (outcome, ()) = tokio::join!(life, server);
-
-    logging.close();
-    info!(role = ROLE, "stopped");
-    outcome
+    live(Bound::on(ROLE, SERVICE, listener, None)?, registry, open, stop).await
 }
 
-/// From the start of the server until it is time to stop.
 async fn live(
-    logging: &Logging,
-    health: &Health,
+    bound: Bound,
+    registry: Arc<dyn Registry>,
     open: impl AsyncFnOnce(&Health) -> anyhow::Result<Arc<dyn LogStore>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let mut stop = std::pin::pin!(stop);
-    let store = tokio::select! {
-        opened = open(health) => opened?,
-        () = &mut stop => return Ok(()),
+    let logging = Arc::new(Logging::default());
+    let open = async |health: &Health, _: &Registration| {
+        let store = open(health).await?;
+        info!(role = ROLE, log_store = store.describe(), "opened");
+        logging.open(store);
+        Ok(())
     };
-    info!(role = ROLE, log_store = store.describe(), "ready");
-    logging.open(store);
-    health.ready();
-    stop.await;
-    Ok(())
+    let outcome = bound.run(registry, logging.clone(), open, stop).await;
+    logging.close();
+    outcome
 }
 
 #[cfg(test)]

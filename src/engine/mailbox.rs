@@ -1,0 +1,96 @@
+//! [`Mailbox`]: the hand-over of messages, and what was delivered.
+//!
+//! Nothing is taken out before it is stored: who delivers looks, stores, and then removes. A process may die between any
+//! two of the three, and the next one goes on; what is done twice changes nothing.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use super::Result;
+use crate::message::Message;
+
+/// Longest batch, in bytes as it waits in the mailbox: 16 MiB. A text of 1 MiB takes up to six where it is written as JSON.
+pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// Messages that are handed over together, under an id that stays the same however often they are offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The key under which it is delivered, once: 1 to 256 bytes.
+    pub id: String,
+    /// One at least.
+    pub messages: Vec<Message>,
+}
+
+/// What became of a batch that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It waits in the mailbox, on its owner and on its backup.
+    Accepted,
+    /// The mailbox is full; the batch is not in it, unless an earlier try of the same call put it there unheard.
+    Full,
+}
+
+/// Something that waits in the mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What the engine knows it by. Two items of the same bytes have the same one.
+    pub token: Bytes,
+    /// What it is, or why it cannot be read: anybody may have put it there.
+    pub content: std::result::Result<Batch, String>,
+}
+
+/// One part of all that was delivered, as [`Mailbox::all`] hands it out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveredPage {
+    /// Delivered messages, in no promised order.
+    pub messages: Vec<DeliveredMessage>,
+    /// Entries that cannot be read and were left out.
+    pub skipped: u64,
+}
+
+/// A message that was delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveredMessage {
+    /// The message.
+    pub message: Message,
+    /// Id of the instance that delivered it.
+    pub by: String,
+}
+
+/// The mailbox that all instances share.
+pub trait Mailbox: Send + Sync {
+    /// Which engine this is, and where, for people: `Hazelcast cluster "mq" at 127.0.0.1:5711`.
+    fn describe(&self) -> String;
+
+    /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
+    fn advice(&self) -> String;
+
+    /// Waits until the engine can be reached, at most for about 1 s; the error says why it cannot.
+    fn ready(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.
+    fn check(&self) -> Result<()>;
+
+    /// Puts a batch in, of at most [`MAX_BATCH_BYTES`]. Where the outcome was unknown it was offered again: it may be in
+    /// twice, under one id.
+    fn offer<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Offered>>;
+
+    /// All that waits, the longest waiting first. It stays where it is.
+    fn look(&self) -> BoxFuture<'_, Result<Vec<Item>>>;
+
+    /// Delivers a batch in the name of the instance `by`. One of this id that was delivered before stays as it is.
+    fn store<'a>(&'a self, batch: &'a Batch, by: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Sets aside what cannot be read, with the reason.
+    fn reject<'a>(&'a self, item: &'a Item, reason: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Takes an item out. It is no error if somebody else did.
+    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<()>>;
+
+    /// All that was delivered, part by part, in bounded memory. After an error the stream ends.
+    fn all(&self) -> BoxStream<'_, Result<DeliveredPage>>;
+
+    /// Hints that something was put in. Some may be missing: look from time to time all the same.
+    fn news(&self) -> BoxStream<'_, ()>;
+}
