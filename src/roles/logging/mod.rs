@@ -2,6 +2,7 @@
 //!
 //! What it waits for at its start is here, what it answers in `routes`.
 
+mod deadline;
 mod post;
 mod routes;
 

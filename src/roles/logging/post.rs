@@ -11,8 +11,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::routes::STORE_DEADLINE;
-use crate::engine::{self, Appended, IfPresent, LogStore, Unavailable};
+use super::deadline::{STORE_DEADLINE, no_answer};
+use crate::engine::{self, Appended, IfPresent, LogStore};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::{self, JSON_SPACE, Request};
 use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES, Message};
@@ -182,13 +182,6 @@ async fn append_until(
     match tokio::time::timeout_at(deadline, store.append(messages, if_present)).await {
         Ok(outcomes) => outcomes,
         Err(_) => messages.iter().map(|_| Err(no_answer(store))).collect(),
-    }
-}
-
-fn no_answer(store: &dyn LogStore) -> Unavailable {
-    Unavailable {
-        engine: store.describe(),
-        cause: anyhow::anyhow!("no answer within {STORE_DEADLINE:?}"),
     }
 }
 

@@ -9,24 +9,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use anyhow::anyhow;
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
+use super::deadline::within_deadline;
 use super::post;
-use crate::engine::{self, LogStore, Page, Unavailable};
+use crate::engine::{self, LogStore, Page};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
 use crate::http::server::Handler;
 use crate::message::Message;
-
-/// How long the log store may take for all that one request asks of it, or for one page of a list. A client is to have
-/// its 503 within 5 s.
-pub(super) const STORE_DEADLINE: Duration = Duration::from_millis(4500);
 
 /// What all requests of an instance share.
 #[derive(Default)]
@@ -96,7 +91,7 @@ impl Handler for Logging {
     }
 }
 
-/// All messages of the log, page by page. A page that does not come within [`STORE_DEADLINE`] is an error.
+/// All messages of the log, page by page. A page that does not come within its deadline is an error.
 fn messages(
     store: Arc<dyn LogStore>,
     skipped: Arc<AtomicU64>,
@@ -133,14 +128,4 @@ impl Drop for Skipped {
             );
         }
     }
-}
-
-/// What the store answers, or that it does not.
-async fn within_deadline<T>(store: &dyn LogStore, answer: impl Future<Output = T>) -> engine::Result<T> {
-    tokio::time::timeout(STORE_DEADLINE, answer)
-        .await
-        .map_err(|_| Unavailable {
-            engine: store.describe(),
-            cause: anyhow!("no answer within {STORE_DEADLINE:?}"),
-        })
 }
