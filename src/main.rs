@@ -23,6 +23,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let outcome = runtime.block_on(shutdown::run(|stop| async {
         match cli.role {
             Role::Logging(options) => roles::logging::run(options, stop).await,
+            Role::Messages(options) => roles::messages::run(options, stop).await,
             Role::PopulateKv(options) => roles::populate_kv::run(options, stop).await,
         }
     }));

@@ -1,5 +1,8 @@
 //! The roles of the executable, one file or folder each, read from top to bottom.
 
+mod deadline;
 mod instance;
+mod listing;
 pub mod logging;
+pub mod messages;
 pub mod populate_kv;

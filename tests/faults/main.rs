@@ -13,8 +13,10 @@
 mod support;
 
 mod backups;
+mod deliveries;
 mod heartbeat;
 mod hostile;
+mod limits;
 mod members;
 mod network;
 mod reconnect;

@@ -16,5 +16,7 @@ mod hazelcast;
 mod http;
 mod logging;
 mod logging_lifecycle;
+mod mailbox;
+mod messages;
 mod populate_kv;
 mod registry;
