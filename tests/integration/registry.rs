@@ -14,8 +14,11 @@ use tokio::time::{Instant, timeout};
 use crate::support::agent::Agent;
 use crate::support::fake::{self, Fake};
 
-/// What the contract gives Consul and all of us together, from the moment on that Consul is back.
-const SOON: Duration = Duration::from_secs(10);
+/// Longer than a change takes to be seen everywhere: an agent keeps a query for 10 s.
+const SOON: Duration = Duration::from_secs(20);
+
+/// How soon all are registered again, from the moment on that Consul is back.
+const AGAIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// One agent for the tests whose services are their own.
 static AGENT: LazyLock<Agent> = LazyLock::new(Agent::start);
@@ -166,9 +169,15 @@ async fn an_instance_that_was_deregistered_by_hand_is_registered_again() {
     let instance = registration("by-hand", healthy());
     let registered = Registered::keep(registry(&AGENT.address), instance.clone());
     assert!(registered.first(SOON).await);
-    AGENT.send(&format!("agent/service/deregister/{}", instance.id()), &Value::Null);
-    assert!(AGENT.passing("by-hand").is_empty());
-    eventually("it is back", || AGENT.passing("by-hand") == [instance.id()]).await;
+    let knows = || !AGENT.get("agent/services")[instance.id()].is_null();
+    // It may be back between the two questions.
+    let forgotten = || {
+        AGENT.send(&format!("agent/service/deregister/{}", instance.id()), &Value::Null);
+        !knows()
+    };
+    eventually("it is forgotten", forgotten).await;
+    eventually("the agent knows it again", knows).await;
+    eventually("it is in the catalog", || AGENT.passing("by-hand") == [instance.id()]).await;
     registered.deregister(Duration::from_secs(2)).await;
     eventually("it is gone", || AGENT.passing("by-hand").is_empty()).await;
 }
@@ -236,8 +245,10 @@ async fn a_consul_that_comes_back_empty_has_all_instances_again_within_10_second
             agent.passing("again") == all
         };
         eventually("all are registered again", listed).await;
-        println!("registered again after {:?}", back.elapsed());
-        eventually("all are seen again", || ids(&discovery) == all).await;
+        assert!(back.elapsed() < AGAIN_WITHIN, "{:?}", back.elapsed());
+        // What is known is told by this agent, and not from before.
+        let seen = || discovery.age().is_some_and(|age| age < back.elapsed()) && ids(&discovery) == all;
+        eventually("all are seen again", seen).await;
     }
     drop(kept);
 }
@@ -367,7 +378,7 @@ async fn calls_to_an_agent_that_says_nothing_end_within_their_deadline() {
             assert!(error.to_string().contains("no answer within 5s"), "{error}");
         }
     };
-    timeout(3 * SOON, calls).await.unwrap();
+    timeout(SOON, calls).await.unwrap();
 }
 
 #[tokio::test]
