@@ -234,6 +234,34 @@ impl LoggingSettings {
     }
 }
 
+/// What a facade and a messages instance read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailboxSettings {
+    /// Name of the cluster that has the queue.
+    pub cluster_name: String,
+    /// Name of the queue.
+    pub queue_name: String,
+    /// The cluster's members, each `host:port`; one at least.
+    pub members: Vec<String>,
+}
+
+impl MailboxSettings {
+    /// Waits until the settings are populated, and reads them.
+    ///
+    /// # Errors
+    /// Those of [`LoggingSettings::wait_for`].
+    pub async fn wait_for(settings: &dyn Settings, ready_key: &str, wait: &Wait) -> anyhow::Result<Self> {
+        let keys = [HZ_MQ_CLUSTER_NAME, MQ_NAME, HZ_MQ_MEMBERS];
+        let [cluster_name, queue_name, members] = wait.until(|| read_populated(settings, ready_key, &keys)).await?;
+        let place = settings.describe();
+        Ok(Self {
+            cluster_name: name(&place, &HZ_MQ_CLUSTER_NAME, cluster_name)?,
+            queue_name: name(&place, &MQ_NAME, queue_name)?,
+            members: members_or_default(&place, &HZ_MQ_MEMBERS, members)?,
+        })
+    }
+}
+
 /// The values of `keys`, once the ready key says that they are there.
 async fn read_populated<const N: usize>(
     settings: &dyn Settings,

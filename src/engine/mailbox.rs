@@ -10,10 +10,13 @@ use futures_util::stream::BoxStream;
 use super::Result;
 use crate::message::Message;
 
+/// Longest batch, in bytes as it waits in the mailbox: 16 MiB. A text of 1 MiB takes up to six where it is written as JSON.
+pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
 /// Messages that are handed over together, under an id that stays the same however often they are offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The key under which it is delivered, once.
+    /// The key under which it is delivered, once: 1 to 256 bytes.
     pub id: String,
     /// One at least.
     pub messages: Vec<Message>,
@@ -69,7 +72,8 @@ pub trait Mailbox: Send + Sync {
     /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.
     fn check(&self) -> Result<()>;
 
-    /// Puts a batch in. Where the outcome was unknown it was offered again: it may be in twice, under one id.
+    /// Puts a batch in, of at most [`MAX_BATCH_BYTES`]. Where the outcome was unknown it was offered again: it may be in
+    /// twice, under one id.
     fn offer<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Offered>>;
 
     /// All that waits, the longest waiting first. It stays where it is.

@@ -15,7 +15,7 @@ use futures_util::stream::BoxStream;
 
 use crate::message::Message;
 
-pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, Mailbox, Offered};
+pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, MAX_BATCH_BYTES, Mailbox, Offered};
 pub use registry::{Instance, Registration, Registry};
 
 /// An engine did not do what it was asked for: away, too slow, or refusing.
@@ -61,6 +61,27 @@ pub fn connect_log(cluster_name: &str, map_name: &str, members: &[String]) -> an
         cluster_name,
         map_name,
         members,
+    )?))
+}
+
+/// The mailbox of the queue `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`). The cluster shows
+/// `role` as who uses it.
+///
+/// It begins to connect, and goes on until it is dropped: [`Mailbox::ready`] tells whether it is there.
+///
+/// # Errors
+/// Where `members` is empty or one of them is malformed.
+pub fn connect_mailbox(
+    cluster_name: &str,
+    queue_name: &str,
+    members: &[String],
+    role: &str,
+) -> anyhow::Result<Arc<dyn Mailbox>> {
+    Ok(Arc::new(hazelcast::HazelcastMailbox::start(
+        cluster_name,
+        queue_name,
+        members,
+        role,
     )?))
 }
 

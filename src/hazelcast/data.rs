@@ -64,11 +64,11 @@ pub trait ToData {
 }
 
 impl Data {
-    /// Takes a Data as it came from the wire.
+    /// Takes all bytes of a serialized value, as [`Data::into_bytes`] gives them. Nothing is copied.
     ///
     /// # Errors
-    /// `Protocol` where it is too short for its header.
-    pub(crate) fn from_wire(bytes: Bytes) -> Result<Self> {
+    /// [`Kind::Protocol`](super::Kind::Protocol) where they are too few for the header.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self> {
         if bytes.len() >= HEADER_LEN {
             Ok(Self(bytes))
         } else {
@@ -322,7 +322,7 @@ mod tests {
     fn a_hash_that_travels_with_a_key_is_used() {
         let mut bytes = "k1".to_data().as_bytes().to_vec();
         bytes[..4].copy_from_slice(&7_i32.to_be_bytes());
-        let data = Data::from_wire(bytes.into()).unwrap();
+        let data = Data::from_bytes(bytes.into()).unwrap();
         assert_eq!(data.partition_hash(), 7);
         assert_eq!(data.as_str(), Some("k1"));
     }
@@ -330,9 +330,9 @@ mod tests {
     #[test]
     fn a_blob_shorter_than_its_header_is_refused() {
         for len in 0..8 {
-            assert!(Data::from_wire(Bytes::from(vec![0; len])).is_err(), "{len}");
+            assert!(Data::from_bytes(Bytes::from(vec![0; len])).is_err(), "{len}");
         }
-        assert!(Data::from_wire(Bytes::from(vec![0; 8])).is_ok());
+        assert!(Data::from_bytes(Bytes::from(vec![0; 8])).is_ok());
     }
 
     #[test]

@@ -18,5 +18,6 @@ mod hazelcast;
 mod http;
 mod logging;
 mod logging_lifecycle;
+mod mailbox;
 mod populate_kv;
 mod raw;

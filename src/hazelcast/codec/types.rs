@@ -123,7 +123,7 @@ pub(super) fn nullable_string(frames: &mut Frames<'_>) -> Result<Option<String>>
 }
 
 pub(super) fn data(frames: &mut Frames<'_>) -> Result<Data> {
-    Data::from_wire(frames.next_value()?.to_bytes())
+    Data::from_bytes(frames.next_value()?.to_bytes())
 }
 
 pub(super) fn nullable_data(frames: &mut Frames<'_>) -> Result<Option<Data>> {

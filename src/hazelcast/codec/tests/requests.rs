@@ -286,9 +286,9 @@ fn what_takes_items_or_belongs_to_a_connection_is_never_repeated_and_writes_only
 #[test]
 fn a_request_beyond_the_limit_is_refused_before_anything_is_copied() {
     // Zeroed memory that nobody reads costs nothing.
-    let huge = Data::from_wire(vec![0; MAX_REQUEST_BYTES].into()).unwrap();
+    let huge = Data::from_bytes(vec![0; MAX_REQUEST_BYTES].into()).unwrap();
     let key = data("k");
-    let half = Data::from_wire(vec![0; MAX_REQUEST_BYTES / 2].into()).unwrap();
+    let half = Data::from_bytes(vec![0; MAX_REQUEST_BYTES / 2].into()).unwrap();
     for request in [
         map::set_request("m", &key, &huge),
         queue::offer_request("q", &huge, 0),

@@ -1,32 +1,18 @@
 //! Adapter: the log in a Hazelcast map.
 
-use std::time::Duration;
-
-use anyhow::anyhow;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{BoxStream, StreamExt};
 
-use super::{Appended, IfPresent, LogStore, Page, Result, Unavailable};
-use crate::hazelcast::{self, Client, Data, Map, ToData};
+use super::Cluster;
+use crate::engine::{Appended, IfPresent, LogStore, Page, Result};
+use crate::hazelcast::{self, Data, Map, ToData};
 use crate::message::Message;
 
-/// How long one operation on the map may take, tries and waits together. Shorter than a request's time, so that the
-/// answer says what was wrong instead of not coming.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// How long a caller that waits for the cluster waits at a time.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// The log as entries identifier → text, both plain strings, so that other clients read and write the same ones.
-///
-/// A write counts once its backups have confirmed it. Writes here change nothing when repeated, so one whose outcome is
-/// unknown is repeated until its deadline.
 #[derive(Debug)]
-pub(super) struct HazelcastLog {
-    client: Client,
+pub(in crate::engine) struct HazelcastLog {
+    cluster: Cluster,
     map: Map,
-    cluster_name: String,
-    addresses: String,
 }
 
 impl HazelcastLog {
@@ -34,18 +20,10 @@ impl HazelcastLog {
     ///
     /// # Errors
     /// Where `members` is empty or one of them does not parse.
-    pub(super) fn start(cluster_name: &str, map_name: &str, members: &[String]) -> hazelcast::Result<Self> {
-        let mut config = hazelcast::Config::new(cluster_name, members);
-        config.client_name = "svc logging".into();
-        config.redo_operations = true;
-        let client = Client::start(config)?;
-        let map = client.map(map_name).with_timeout(OPERATION_TIMEOUT);
-        Ok(Self {
-            client,
-            map,
-            cluster_name: cluster_name.into(),
-            addresses: members.join(", "),
-        })
+    pub(in crate::engine) fn start(cluster_name: &str, map_name: &str, members: &[String]) -> hazelcast::Result<Self> {
+        let cluster = Cluster::start(cluster_name, members, "svc logging".to_owned())?;
+        let map = cluster.client.map(map_name);
+        Ok(Self { cluster, map })
     }
 
     async fn append_one(&self, message: &Message, if_present: IfPresent) -> Result<Appended> {
@@ -54,7 +32,7 @@ impl HazelcastLog {
             IfPresent::Replace => self.map.set(&key, &text).await.map(|()| Appended::Stored),
             IfPresent::Keep => self.keep_first(&key, &text).await,
         }
-        .map_err(|error| self.unavailable(error))
+        .map_err(|error| self.cluster.unavailable(error))
     }
 
     async fn keep_first(&self, key: &Data, text: &Data) -> hazelcast::Result<Appended> {
@@ -69,46 +47,23 @@ impl HazelcastLog {
             }
         }
     }
-
-    fn unavailable(&self, error: hazelcast::Error) -> Unavailable {
-        Unavailable {
-            engine: self.describe(),
-            cause: error.into(),
-        }
-    }
 }
 
 impl LogStore for HazelcastLog {
     fn describe(&self) -> String {
-        format!("Hazelcast cluster {:?} at {}", self.cluster_name, self.addresses)
+        self.cluster.describe()
     }
 
     fn advice(&self) -> String {
-        "start it with `scripts/engines.sh up`, or name other members with --hazelcast or HZ_NETWORK_PUBLICADDRESS"
-            .to_owned()
+        Cluster::advice()
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async {
-            self.client
-                .ready(READY_TIMEOUT)
-                .await
-                .map_err(|error| self.unavailable(error))
-        })
+        Box::pin(self.cluster.ready())
     }
 
     fn check(&self) -> Result<()> {
-        if self.client.is_connected() {
-            return Ok(());
-        }
-        let cause = self
-            .client
-            .problem()
-            .map_or_else(|| anyhow!("not connected yet"), |problem| anyhow!(problem));
-        Err(Unavailable {
-            engine: self.describe(),
-            cause,
-        })
+        self.cluster.check()
     }
 
     fn append<'a>(&'a self, messages: &'a [Message], if_present: IfPresent) -> BoxFuture<'a, Vec<Result<Appended>>> {
@@ -121,12 +76,12 @@ impl LogStore for HazelcastLog {
         let pages = self
             .map
             .entries()
-            .map(|entries| entries.map(page).map_err(|error| self.unavailable(error)));
+            .map(|entries| entries.map(page).map_err(|error| self.cluster.unavailable(error)));
         Box::pin(pages)
     }
 
     fn clear(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { self.map.clear().await.map_err(|error| self.unavailable(error)) })
+        Box::pin(async { self.map.clear().await.map_err(|error| self.cluster.unavailable(error)) })
     }
 }
 

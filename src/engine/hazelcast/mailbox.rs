@@ -1,0 +1,185 @@
+//! Adapter: the mailbox in a Hazelcast queue and two maps beside it.
+
+use anyhow::anyhow;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tracing::warn;
+
+use super::{Cluster, item};
+use crate::engine::{Batch, DeliveredMessage, DeliveredPage, Item, MAX_BATCH_BYTES, Mailbox, Offered, Result};
+use crate::hazelcast::{self, Data, ItemEvent, Json, Map, Notice, Queue, ToData};
+
+/// The mailbox as a queue of JSON values, and beside it the maps `<queue>_delivered` (batch id → JSON value) and
+/// `<queue>_rejected` (a hash of the bytes → JSON value), so that other clients read and write the same ones.
+#[derive(Debug)]
+pub(in crate::engine) struct HazelcastMailbox {
+    cluster: Cluster,
+    queue: Queue,
+    delivered: Map,
+    rejected: Map,
+}
+
+impl HazelcastMailbox {
+    /// The mailbox `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`), used by an instance of
+    /// `role`. Begins to connect.
+    ///
+    /// # Errors
+    /// Where `members` is empty or one of them does not parse.
+    pub(in crate::engine) fn start(
+        cluster_name: &str,
+        queue_name: &str,
+        members: &[String],
+        role: &str,
+    ) -> hazelcast::Result<Self> {
+        let cluster = Cluster::start(cluster_name, members, format!("svc {role}"))?;
+        let client = &cluster.client;
+        Ok(Self {
+            queue: client.queue(queue_name),
+            delivered: client.map(format!("{queue_name}_delivered")),
+            rejected: client.map(format!("{queue_name}_rejected")),
+            cluster,
+        })
+    }
+
+    async fn put_in(&self, batch: &Batch) -> anyhow::Result<Offered> {
+        let item = Json(item::of_batch(batch)?).to_data();
+        let size = item.as_bytes().len();
+        if size > MAX_BATCH_BYTES {
+            return Err(anyhow!(
+                "a batch of {size} bytes is more than the {MAX_BATCH_BYTES} that are read"
+            ));
+        }
+        let has_room = self.queue.offer(&item).await?;
+        Ok(if has_room { Offered::Accepted } else { Offered::Full })
+    }
+
+    async fn deliver(&self, batch: &Batch, by: &str) -> anyhow::Result<()> {
+        let key = batch.id.to_data();
+        let value = Json(item::of_delivered(&batch.messages, by)?).to_data();
+        loop {
+            let Some(standing) = self.delivered.put_if_absent(&key, &value).await? else {
+                return Ok(());
+            };
+            // It may be of a try whose backup never confirmed, this one's or that of an instance that died. Writing it
+            // again is confirmed.
+            if self.delivered.replace_if_same(&key, &standing, &standing).await? {
+                return self.settle(batch, &standing).await;
+            }
+            // It was removed in between.
+        }
+    }
+
+    /// An entry stands under the batch's id: the batch itself, or another one, which must not push this one out unseen.
+    async fn settle(&self, batch: &Batch, standing: &Data) -> anyhow::Result<()> {
+        let is_same = item::read_delivered(standing).is_some_and(|entry| entry.messages == batch.messages);
+        if is_same {
+            return Ok(());
+        }
+        warn!(
+            batch = batch.id,
+            map = self.rejected.name(),
+            "another entry was delivered under the id of a batch and stays; the batch is set aside"
+        );
+        let again = Json(item::of_batch(batch)?).to_data();
+        self.set_aside(&again, "another entry was delivered under its id before")
+            .await
+    }
+
+    async fn set_aside(&self, item: &Data, reason: &str) -> anyhow::Result<()> {
+        let (key, value) = item::of_rejected(item, reason)?;
+        Ok(self.rejected.set(&key, &Json(value)).await?)
+    }
+
+    fn outcome<T>(&self, outcome: anyhow::Result<T>) -> Result<T> {
+        outcome.map_err(|error| self.cluster.unavailable(error))
+    }
+}
+
+impl Mailbox for HazelcastMailbox {
+    fn describe(&self) -> String {
+        self.cluster.describe()
+    }
+
+    fn advice(&self) -> String {
+        Cluster::advice()
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.cluster.ready())
+    }
+
+    fn check(&self) -> Result<()> {
+        self.cluster.check()
+    }
+
+    fn offer<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Offered>> {
+        Box::pin(async { self.outcome(self.put_in(batch).await) })
+    }
+
+    fn look(&self) -> BoxFuture<'_, Result<Vec<Item>>> {
+        Box::pin(async {
+            let items = self.queue.iterator().await;
+            let items = items.map_err(|error| self.cluster.unavailable(error))?;
+            Ok(items.into_iter().map(found).collect())
+        })
+    }
+
+    fn store<'a>(&'a self, batch: &'a Batch, by: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { self.outcome(self.deliver(batch, by).await) })
+    }
+
+    fn reject<'a>(&'a self, item: &'a Item, reason: &'a str) -> BoxFuture<'a, Result<()>> {
+        let set_aside = async { self.set_aside(&Data::from_bytes(item.token.clone())?, reason).await };
+        Box::pin(async { self.outcome(set_aside.await) })
+    }
+
+    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<()>> {
+        let remove = async {
+            // False: somebody else did, or an earlier try of this call.
+            self.queue.remove(&Data::from_bytes(item.token.clone())?).await?;
+            Ok(())
+        };
+        Box::pin(async { self.outcome(remove.await) })
+    }
+
+    fn all(&self) -> BoxStream<'_, Result<DeliveredPage>> {
+        let pages = self.delivered.entries();
+        let pages = pages.map(|entries| entries.map(page).map_err(|error| self.cluster.unavailable(error)));
+        pages.boxed()
+    }
+
+    fn news(&self) -> BoxStream<'_, ()> {
+        let hints = stream::unfold(self.queue.item_listener(), |mut listener| async {
+            loop {
+                match listener.next().await? {
+                    Notice::Event(ItemEvent::Removed) => {}
+                    Notice::Event(ItemEvent::Added) | Notice::Registered => return Some(((), listener)),
+                }
+            }
+        });
+        hints.chain(stream::pending()).boxed()
+    }
+}
+
+fn found(data: Data) -> Item {
+    Item {
+        content: item::read(&data),
+        token: data.into_bytes(),
+    }
+}
+
+fn page(entries: Vec<(Data, Data)>) -> DeliveredPage {
+    let mut page = DeliveredPage::default();
+    for (_, value) in entries {
+        let Some(entry) = item::read_delivered(&value) else {
+            page.skipped = page.skipped.saturating_add(1);
+            continue;
+        };
+        let messages = entry.messages.into_iter().map(|message| DeliveredMessage {
+            message,
+            by: entry.by.clone(),
+        });
+        page.messages.extend(messages);
+    }
+    page
+}
