@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Holds the direction of dependencies: main → roles → {config, http, engine} → {hazelcast, message}. Nothing points back.
+# Holds the direction of dependencies: main → roles → {config, discovery, registration, http, engine} → {hazelcast, message}. Nothing points back.
 # usage: scripts/check-layers.sh; exits 1 and names each line that points the wrong way.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,9 +13,11 @@ shutdown:
 telemetry:
 engine: engine hazelcast message
 config: engine wait
+discovery: engine
+registration: engine
 http: engine http message
 cli: config engine telemetry
-roles: cli config engine http message roles wait
+roles: cli config discovery engine http message registration roles wait
 main: cli roles shutdown telemetry
 lib:
 '

@@ -1,10 +1,11 @@
 //! The command line: every option with its environment variable, its unit and its default.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, KEYS, Key};
@@ -77,15 +78,11 @@ pub struct PopulateKvOptions {
 /// Options of `svc logging`.
 #[derive(Args, Debug)]
 pub struct LoggingOptions {
-    /// Address to bind
-    #[arg(long, env = "SVC_HOST", default_value = "127.0.0.1", value_parser = parse_host)]
-    pub host: String,
+    /// Where it listens.
+    #[command(flatten)]
+    pub listen: ListenArgs<8100>,
 
-    /// HTTP port; 0 takes a free one and says which
-    #[arg(long, env = "PORT", default_value_t = 8100)]
-    pub port: u16,
-
-    /// Where the settings are read.
+    /// Where the settings are read, and the instance is registered.
     #[command(flatten)]
     pub consul: ConsulArgs,
 
@@ -102,6 +99,43 @@ pub struct LoggingOptions {
     /// When to give up, and which key says that all is there.
     #[command(flatten)]
     pub start: StartArgs,
+}
+
+/// Where an instance listens; `PORT` is the role's default.
+#[derive(Args, Clone, Debug)]
+pub struct ListenArgs<const PORT: u16> {
+    /// Address to bind
+    #[arg(long, env = "SVC_HOST", default_value = "127.0.0.1", value_parser = parse_host)]
+    pub host: String,
+
+    /// HTTP port; 0 takes a free one and says which
+    #[arg(long, env = "PORT", default_value_t = PORT)]
+    pub port: u16,
+
+    /// Host name or address that others call it by [default: the bound address, or this host's name where that is 0.0.0.0]
+    #[arg(long, env = "SVC_ADVERTISE", value_name = "HOST", value_parser = parse_advertised)]
+    pub advertise: Option<String>,
+}
+
+/// Where an instance listens, and what others call it by.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Host name or address to bind.
+    pub host: String,
+    /// HTTP port; 0 takes a free one.
+    pub port: u16,
+    /// Host name or address that others call it by, an IPv6 address without brackets; `None`: the bound one.
+    pub advertise: Option<String>,
+}
+
+impl<const PORT: u16> From<ListenArgs<PORT>> for Listen {
+    fn from(args: ListenArgs<PORT>) -> Self {
+        Self {
+            host: args.host,
+            port: args.port,
+            advertise: args.advertise,
+        }
+    }
 }
 
 /// How a start waits for what is not there yet.
@@ -264,6 +298,24 @@ fn parse_host(host: &str) -> Result<String, &'static str> {
     }
 }
 
+/// Reads a host name or an address; the brackets of an IPv6 address are not part of it.
+fn parse_advertised(host: &str) -> anyhow::Result<String> {
+    let host = host.trim();
+    if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        ensure!(
+            !address.is_unspecified(),
+            "{host} stands for all addresses of a host, and nobody can call that"
+        );
+        return Ok(address.to_string());
+    }
+    let is_good = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+    ensure!(
+        !host.is_empty() && host.bytes().all(is_good),
+        "expected a host name or an address, without a port"
+    );
+    Ok(host.to_owned())
+}
+
 /// Reads a whole number and its unit: `250ms`, `60s`, `5m`, `1h`.
 fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a whole number and its unit, ms, s, m or h: 60s";
@@ -364,7 +416,7 @@ mod tests {
         };
         assert_eq!(options.hazelcast, Some(vec!["a:1".to_owned(), "[::1]:2".to_owned()]));
         assert_eq!(
-            (options.host.as_str(), options.port, options.start.wait),
+            (options.listen.host.as_str(), options.listen.port, options.start.wait),
             ("127.0.0.1", 0, Duration::from_secs(60))
         );
         let error = read(&["logging", "--hazelcast", "a:1,b"]).unwrap_err();

@@ -2,10 +2,12 @@
 
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod engine;
 pub mod hazelcast;
 pub mod http;
 pub mod message;
+pub mod registration;
 pub mod roles;
 pub mod shutdown;
 pub mod telemetry;

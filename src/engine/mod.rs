@@ -50,6 +50,16 @@ pub fn connect_settings(options: &consul::ConsulOptions) -> anyhow::Result<Box<d
     Ok(Box::new(consul::Consul::new(options)?))
 }
 
+/// The registry that `options` lead to.
+///
+/// Nothing is asked of the engine yet.
+///
+/// # Errors
+/// Where the options cannot work: a malformed address, a certificate that cannot be read, a token that is no header value.
+pub fn connect_registry(options: &consul::ConsulOptions) -> anyhow::Result<Arc<dyn Registry>> {
+    Ok(Arc::new(consul::Consul::new(options)?))
+}
+
 /// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`).
 ///
 /// It begins to connect, and goes on until it is dropped: [`LogStore::ready`] tells whether it is there.

@@ -10,7 +10,7 @@ use super::Result;
 pub struct Registration {
     /// The service it is an instance of: `logging-service`.
     pub service: String,
-    /// Host name or address that others call it by.
+    /// Host name or address that others call it by: letters, digits and `. - _ :`, an IPv6 address without brackets.
     pub host: String,
     /// Its HTTP port.
     pub port: u16,
@@ -30,7 +30,7 @@ impl Registration {
 pub struct Instance {
     /// Unique in the registry.
     pub id: String,
-    /// Host name or address to call.
+    /// Host name or address to call, an IPv6 address without brackets.
     pub host: String,
     /// HTTP port to call.
     pub port: u16,
@@ -38,7 +38,7 @@ pub struct Instance {
     pub version: Option<String>,
 }
 
-/// The registry that all instances share.
+/// The registry that all instances share. Every call has a deadline of its own, a few seconds.
 pub trait Registry: Send + Sync {
     /// Which engine this is, and where, for people: `Consul at http://127.0.0.1:8500`.
     fn describe(&self) -> String;
@@ -52,7 +52,8 @@ pub trait Registry: Send + Sync {
     /// Takes an instance out. It is no error if there is none of this id.
     fn deregister<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
 
-    /// The live instances of a service: at once, then whenever they change. An error is one failed attempt to learn of
-    /// them, and says nothing of the instances; the stream goes on, paced by the adapter, and never ends.
+    /// The live instances of a service, in the order of their ids: at once, then whenever they change, and every few
+    /// seconds as they are, which tells that they are known. An error is one failed attempt to learn of them, and says
+    /// nothing of the instances; the stream goes on, paced by the adapter, and never ends.
     fn watch<'a>(&'a self, service: &'a str) -> BoxStream<'a, Result<Vec<Instance>>>;
 }

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{Consul, Failure};
-use crate::engine::{Result, Settings, Unavailable, check_key};
+use crate::engine::{Result, Settings, check_key};
 
 /// How often a key may be deleted between our write, which found it, and our read, which did not.
 const VANISHED_TRIES: usize = 3;
@@ -43,13 +43,6 @@ impl Settings for Consul {
 }
 
 impl Consul {
-    fn unavailable(&self, cause: impl Into<anyhow::Error>) -> Unavailable {
-        Unavailable {
-            engine: self.name(),
-            cause: cause.into(),
-        }
-    }
-
     async fn read(&self, key: &str) -> anyhow::Result<Option<String>> {
         check_key(key)?;
         let request = ReadKeyRequest {

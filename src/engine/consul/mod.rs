@@ -3,6 +3,8 @@
 //! The requests, their path, version and token come from that crate. The call itself is made here, since the crate's own
 //! `exec_with_result` panics on response headers that are no ASCII, and keeps the body of an error to itself.
 
+mod agent;
+mod health;
 mod kv;
 
 use std::error::Error;
@@ -15,11 +17,13 @@ use consulrs::client::{Client, ConsulClient, ConsulClientSettings};
 use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Identity, Url};
 use rustify::clients::reqwest::Client as RestClient;
-use rustify::endpoint::Endpoint;
+use rustify::endpoint::{Endpoint, EndpointResult};
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
 
-/// How long one call may take, answer included.
+use super::Unavailable;
+
+/// How long one call may take, answer included. A blocking query may take its wait on top.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the connection to the agent may take to stand.
@@ -164,14 +168,26 @@ impl Consul {
         }
     }
 
-    /// Makes one call, within [`CALL_DEADLINE`].
+    /// Makes one call within [`CALL_DEADLINE`], and reads its answer.
     async fn call<E: Endpoint>(&self, endpoint: E) -> Result<E::Response, Failure> {
+        Ok(self.send(endpoint, CALL_DEADLINE).await?.parse()?)
+    }
+
+    /// Makes one call within `deadline`. The answer is as it came, its status a success.
+    async fn send<E: Endpoint>(&self, endpoint: E, deadline: Duration) -> Result<EndpointResult<E::Response>, Failure> {
         let middleware = self.client.middle(None);
         let endpoint = endpoint.with_middleware(&middleware);
-        let answer = tokio::time::timeout(CALL_DEADLINE, endpoint.exec(self.client.http()))
+        let answer = tokio::time::timeout(deadline, endpoint.exec(self.client.http()))
             .await
-            .map_err(|_| anyhow!("no answer within {CALL_DEADLINE:?}"))?;
-        Ok(answer?.parse()?)
+            .map_err(|_| anyhow!("no answer within {deadline:?}"))?;
+        Ok(answer?)
+    }
+
+    fn unavailable(&self, cause: impl Into<anyhow::Error>) -> Unavailable {
+        Unavailable {
+            engine: self.name(),
+            cause: cause.into(),
+        }
     }
 }
 
@@ -233,7 +249,6 @@ fn no_answer(source: &anyhow::Error) -> anyhow::Error {
     }
     match source.downcast_ref::<reqwest::Error>() {
         Some(error) if error.is_timeout() && error.is_connect() => anyhow!("no connection within {CONNECT_DEADLINE:?}"),
-        Some(error) if error.is_timeout() => anyhow!("no answer within {CALL_DEADLINE:?}"),
         Some(error) if error.is_connect() => anyhow!("no connection: {root}"),
         _ => anyhow!("no HTTP answer: {root}"),
     }
@@ -259,14 +274,13 @@ fn excerpt(body: &str) -> String {
     }
 }
 
-/// The HTTP client under all calls.
+/// The HTTP client under all calls. Each call has a deadline of its own, which is not this client's to know.
 fn http_client(options: &ConsulOptions) -> anyhow::Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .use_rustls_tls()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_DEADLINE)
-        .timeout(CALL_DEADLINE);
+        .connect_timeout(CONNECT_DEADLINE);
     if let Some(path) = &options.ca_cert {
         let what = || {
             format!(

@@ -47,7 +47,7 @@ const STORE_DEADLINE: Duration = Duration::from_millis(4500);
 pub async fn run(options: LoggingOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let settings = engine::connect_settings(&options.consul.options()?)?;
     let open = async |health: &Health| open_log(&*settings, &options, health).await;
-    serve_log(&options.host, options.port, open, stop).await
+    serve_log(&options.listen.host, options.listen.port, open, stop).await
 }
 
 /// Waits for the settings, and for the log store that they name.
