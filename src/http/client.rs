@@ -24,8 +24,9 @@ use crate::engine::Instance;
 /// How long a connection may take to be made. An instance is near; one that takes longer is not there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// Kept connections per instance. As many calls at once reuse theirs; what goes beyond makes new ones.
-const KEPT_PER_INSTANCE: usize = 128;
+/// Kept connections per instance. As many calls at once reuse theirs; what goes beyond makes new ones. Few enough for a
+/// process that may open 1,024 files.
+const KEPT_PER_INSTANCE: usize = 32;
 
 /// How long a connection is kept without a call. Shorter than an instance's own limit of 120 s for one that is idle, so
 /// that it is this side which closes. It also takes away what is left of an instance that vanished.
