@@ -17,7 +17,7 @@ const CONSUL_HELP: &str = "\
 Environment variables for Consul that have no option:
   CONSUL_HOST, CONSUL_PORT   its address, where --consul and CONSUL_HTTP_ADDR are not given
   CONSUL_HTTP_TOKEN          the ACL token to use
-  CONSUL_CACERT              PEM file with the authorities to trust, for https; default: the public ones
+  CONSUL_CACERT              PEM file with the authorities to trust instead of the public ones
   CONSUL_CLIENT_CERT         PEM file with the certificate to present, with
   CONSUL_CLIENT_KEY          PEM file with its private key
 
@@ -34,7 +34,7 @@ pub struct Cli {
     /// What to log, to standard error: a level (error, warn, info, debug, trace) or `target=level`, in a comma list. The
     /// libraries consulrs, rustify, reqwest and hyper are quiet unless they are named
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = telemetry::DEFAULT_FILTER)]
-    #[arg(value_parser = telemetry::check_filter)]
+    #[arg(value_parser = telemetry::check_filter, display_order = 900)]
     pub log: String,
 }
 
@@ -134,7 +134,7 @@ pub struct LoggingOptions {
     pub start: StartArgs,
 }
 
-/// Where an instance listens; `PORT` is the role's default.
+/// Where an instance listens, and what others call it by; `PORT` is the role's default.
 #[derive(Args, Clone, Debug)]
 pub struct ListenArgs<const PORT: u16> {
     /// Address to bind
@@ -150,7 +150,7 @@ pub struct ListenArgs<const PORT: u16> {
     pub advertise: Option<String>,
 }
 
-/// Where an instance listens, and what others call it by.
+/// [`ListenArgs`] of whichever role.
 #[derive(Clone, Debug)]
 pub struct Listen {
     /// Host name or address to bind.
@@ -454,6 +454,24 @@ mod tests {
         );
         let error = read(&["logging", "--hazelcast", "a:1,b"]).unwrap_err();
         assert!(error.contains("\"b\" is no member"), "{error}");
+    }
+
+    #[test]
+    fn what_others_call_an_instance_by_is_one_host_without_a_port() {
+        for (given, read) in [
+            ("logging-1", "logging-1"),
+            (" a_b.local ", "a_b.local"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("[::1]", "::1"),
+            ("FE80::1", "fe80::1"),
+        ] {
+            assert_eq!(parse_advertised(given).unwrap(), read, "{given:?}");
+        }
+        for bad in [
+            "", " ", "0.0.0.0", "::", "[::]", "a:1", "http://a", "a/b", "a b", "a,b", "ä", "[a]", "user@a",
+        ] {
+            assert!(parse_advertised(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

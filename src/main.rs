@@ -1,5 +1,6 @@
 //! The executable `svc`: reads the command line, starts logging, runs the role, tells how it ended.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -31,14 +32,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     outcome
 }
 
-/// What happened, and below it why and what to do.
-#[expect(
-    clippy::print_stderr,
-    reason = "the last word of the process is for people, whatever the log filter says"
-)]
+/// What happened, and below it why and what to do: the last word of the process is for people, whatever the log filter says.
 fn report(error: &anyhow::Error) {
-    eprintln!("svc: {error}");
+    let mut text = format!("svc: {error}\n");
     for cause in error.chain().skip(1) {
-        eprintln!("  {cause}");
+        text.push_str(&format!("  {cause}\n"));
     }
+    // Where nobody can be told, the exit code still tells.
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }

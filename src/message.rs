@@ -10,6 +10,7 @@ pub const MAX_IDENTIFIER_BYTES: usize = 256;
 
 /// A text and the identifier that it is kept under.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object with identifier and text")]
 pub struct Message {
     /// 1 to [`MAX_IDENTIFIER_BYTES`] bytes. Those made here are UUIDv7; those of others may be any string.
     pub identifier: String,

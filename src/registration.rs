@@ -158,3 +158,216 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use anyhow::anyhow;
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use futures_util::stream::BoxStream;
+
+    use super::*;
+    use crate::engine::{Instance, Unavailable};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A registry that does what a test tells it to.
+    #[derive(Default)]
+    struct Scripted {
+        state: Mutex<State>,
+    }
+
+    #[derive(Default)]
+    struct State {
+        knows: bool,
+        is_away: bool,
+        /// How many of the next deregistrations fail.
+        refuses: usize,
+        /// How long a call takes.
+        delay: Duration,
+        /// The beginnings and ends of calls, in their order.
+        calls: Vec<&'static str>,
+    }
+
+    impl Scripted {
+        fn new(change: impl FnOnce(&mut State)) -> Arc<Self> {
+            let registry = Arc::new(Self::default());
+            registry.change(change);
+            registry
+        }
+
+        fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+            change(&mut self.state.lock().unwrap())
+        }
+
+        fn count(&self, call: &str) -> usize {
+            self.change(|state| state.calls.iter().filter(|made| **made == call).count())
+        }
+
+        async fn knows(&self) {
+            while !self.change(|state| state.knows) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+
+        async fn call<T>(&self, names: [&'static str; 2], answer: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+            let delay = self.change(|state| {
+                state.calls.push(names[0]);
+                state.delay
+            });
+            sleep(delay).await;
+            self.change(|state| {
+                state.calls.push(names[1]);
+                if state.is_away { Err(away()) } else { answer(state) }
+            })
+        }
+    }
+
+    fn away() -> Unavailable {
+        Unavailable {
+            engine: "a registry".to_owned(),
+            cause: anyhow!("connection refused"),
+        }
+    }
+
+    impl Registry for Scripted {
+        fn describe(&self) -> String {
+            "a registry".to_owned()
+        }
+
+        fn register<'a>(&'a self, _: &'a Registration) -> BoxFuture<'a, Result<()>> {
+            self.call(["register", "registered"], |state| {
+                state.knows = true;
+                Ok(())
+            })
+            .boxed()
+        }
+
+        fn is_registered<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
+            self.call(["ask", "asked"], |state| Ok(state.knows)).boxed()
+        }
+
+        fn deregister<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<()>> {
+            self.call(["deregister", "deregistered"], |state| {
+                if state.refuses > 0 {
+                    state.refuses -= 1;
+                    return Err(away());
+                }
+                state.knows = false;
+                Ok(())
+            })
+            .boxed()
+        }
+
+        fn watch<'a>(&'a self, _: &'a str) -> BoxStream<'a, Result<Vec<Instance>>> {
+            unreachable!("registering watches nobody")
+        }
+    }
+
+    fn keep(registry: &Arc<Scripted>) -> Registered {
+        let registration = Registration {
+            service: "test-service".to_owned(),
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+            version: "1".to_owned(),
+        };
+        Registered::keep(registry.clone(), registration)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stood_under_the_id_is_replaced_at_the_start() {
+        let registry = Scripted::new(|state| state.knows = true);
+        let registered = keep(&registry);
+        assert!(registered.first(SECOND).await);
+        assert_eq!(registry.count("registered"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forgotten_instance_is_registered_again_within_seconds() {
+        let registry = Scripted::new(|_| {});
+        let registered = keep(&registry);
+        assert!(registered.first(SECOND).await);
+        sleep(100 * SECOND).await;
+        assert_eq!(
+            registry.count("registered"),
+            1,
+            "while it is known, it is not registered again"
+        );
+        for _ in 0..3 {
+            registry.change(|state| state.knows = false);
+            timeout(3 * SECOND, registry.knows()).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn registering_never_gives_up() {
+        let registry = Scripted::new(|state| state.is_away = true);
+        let registered = keep(&registry);
+        assert!(!registered.first(3600 * SECOND).await);
+        assert!(registry.count("register") > 1000);
+        registry.change(|state| state.is_away = false);
+        assert!(registered.first(3 * SECOND).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_does_not_say_that_the_instance_is_forgotten() {
+        let registry = Scripted::new(|_| {});
+        let registered = keep(&registry);
+        assert!(registered.first(SECOND).await);
+        registry.change(|state| state.is_away = true);
+        sleep(60 * SECOND).await;
+        registry.change(|state| state.is_away = false);
+        sleep(60 * SECOND).await;
+        assert_eq!(registry.count("register"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registration_under_way_is_over_before_the_deregistration_and_nothing_comes_after_it() {
+        let registry = Scripted::new(|state| state.delay = SECOND);
+        let registered = keep(&registry);
+        sleep(SECOND / 2).await;
+        registered.deregister(5 * SECOND).await;
+        sleep(60 * SECOND).await;
+        let expected = ["register", "registered", "deregister", "deregistered"];
+        registry.change(|state| assert_eq!(state.calls, expected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deregistration_that_fails_is_tried_again() {
+        let registry = Scripted::new(|state| state.refuses = 3);
+        let registered = keep(&registry);
+        assert!(registered.first(SECOND).await);
+        registered.deregister(2 * SECOND).await;
+        assert!(!registry.change(|state| state.knows));
+        assert_eq!(registry.count("deregister"), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_is_away_or_hangs_holds_up_the_stop_for_the_deadline_only() {
+        for (is_away, delay) in [(true, Duration::ZERO), (false, 3600 * SECOND)] {
+            let registry = Scripted::new(|_| {});
+            let registered = keep(&registry);
+            assert!(registered.first(SECOND).await);
+            registry.change(|state| (state.is_away, state.delay) = (is_away, delay));
+            sleep(2 * SECOND).await;
+            let began = Instant::now();
+            registered.deregister(2 * SECOND).await;
+            let took = began.elapsed();
+            assert!(took >= 2 * SECOND && took < 3 * SECOND, "{took:?}");
+            assert_eq!(Arc::strong_count(&registry), 1, "the task is over");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_ends_with_its_owner_and_takes_nothing_out() {
+        let registry = Scripted::new(|_| {});
+        let registered = keep(&registry);
+        assert!(registered.first(SECOND).await);
+        drop(registered);
+        sleep(SECOND).await;
+        assert_eq!(Arc::strong_count(&registry), 1);
+        assert!(registry.change(|state| state.knows));
+    }
+}

@@ -22,6 +22,8 @@ pub fn check_filter(filter: &str) -> anyhow::Result<String> {
 
 /// Starts logging by `filter`, once per process. Colours are for terminals only, and not where `NO_COLOR` is set.
 ///
+/// A line that cannot be written, say to a full disk, is lost, and the process goes on.
+///
 /// # Errors
 /// Where the filter is malformed, or logging was started before.
 pub fn start(filter: &str) -> anyhow::Result<()> {
@@ -30,6 +32,8 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
         .with_env_filter(parse(filter)?)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && !no_color)
+        // They are printed to standard error too, which panics where that is what cannot be written to.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))
 }

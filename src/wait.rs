@@ -58,11 +58,11 @@ impl Wait {
             Err(not_yet) => not_yet,
         };
         let mut tries: u64 = 1;
-        let mut pauses = ExponentialBuilder::new()
+        let pauses = ExponentialBuilder::new()
             .with_jitter()
             .with_min_delay(FIRST_PAUSE)
-            .with_max_delay(LONGEST_PAUSE);
-        pauses = pauses.without_max_times();
+            .with_max_delay(LONGEST_PAUSE)
+            .without_max_times();
         let mut silence = Silence::new();
         for pause in pauses.build() {
             if self.left().is_zero() {

@@ -195,13 +195,15 @@ impl Driver {
             reason = heartbeat(self.heartbeat, &activity, &ping) => reason,
             () = self.closing.notified() => Error::new(Kind::ShutDown, "the connection was closed by the client"),
         };
+        drop(self.stream);
+        calls.connection_ended(self.id, begun.load(Ordering::Relaxed), &reason);
         self.requests.close();
-        while let Ok(outgoing) = self.requests.try_recv() {
+        // Until `None`, not until it is empty: a caller may have its place already and be about to put its request there.
+        while let Some(outgoing) = self.requests.recv().await {
             let _ = outgoing
                 .reply
-                .send(Err(Error::new(Kind::NotWritten, reason.to_string())));
+                .send(Err(Error::new(Kind::NotWritten, format!("{reason:#}"))));
         }
-        calls.connection_ended(self.id, begun.load(Ordering::Relaxed), &reason);
         reason
     }
 }
@@ -396,5 +398,70 @@ async fn heartbeat(settings: Heartbeat, activity: &Activity, ping: &Notify) -> E
         if activity.since(&activity.written_ms) >= settings.interval {
             ping.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+    use tokio::sync::oneshot;
+    use tokio::task::yield_now;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A connection whose peer has just been killed, which nobody but the kernel knows yet.
+    async fn to_dead_peer() -> (Connection, Driver) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let peer = accepted.unwrap().0;
+        peer.set_zero_linger().unwrap();
+        drop(peer);
+        Established {
+            stream: stream.unwrap(),
+            reader: MessageReader::new(1 << 20),
+            received: BytesMut::new(),
+            address,
+            member: Uuid::from_u128(1),
+            backup_acks: false,
+        }
+        .into_connection(
+            ConnectionId(0),
+            Heartbeat {
+                interval: HOUR,
+                timeout: HOUR,
+            },
+        )
+    }
+
+    #[tokio::test]
+    async fn a_call_that_takes_its_place_in_the_queue_while_the_connection_ends_is_told_of_it() {
+        let (connection, driver) = to_dead_peer().await;
+        let calls = Arc::new(PendingCalls::new(HOUR, true));
+        // A place, and the request a moment later: in `Connection::send` nothing but another thread comes between.
+        let place = connection.requests.reserve().await.unwrap();
+        let running = tokio::spawn(async move { driver.run(&calls).await });
+        while !connection.requests.is_closed() {
+            yield_now().await;
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = Arc::new(client::ping_request().unwrap());
+        place.send(Outgoing {
+            request,
+            partition_id: -1,
+            backup_aware: false,
+            reply,
+            events: None,
+        });
+        let told = timeout(Duration::from_secs(10), answer)
+            .await
+            .expect("the call waits for ever");
+        assert_eq!(told.unwrap().unwrap_err().kind(), Kind::NotWritten);
+        running.await.unwrap();
     }
 }

@@ -144,9 +144,16 @@ impl Error {
     }
 }
 
+/// What happened; in the alternate form (`{:#}`) also what led to it, one cause after the other.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
+        f.write_str(&self.0.message)?;
+        let mut cause = self.source().filter(|_| f.alternate());
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -173,6 +180,17 @@ mod tests {
         let error = Error::server(80, "com.hazelcast.core.IndeterminateOperationStateException", "");
         assert_eq!(error.kind(), Kind::Indeterminate);
         assert!(error.outcome_unknown());
+    }
+
+    #[test]
+    fn the_alternate_form_tells_what_led_to_an_error() {
+        let cause = Error::protocol("a list has no end").caused_by("the bytes ran out");
+        let error = Error::protocol("the answer cannot be read").caused_by(cause);
+        assert_eq!(error.to_string(), "the answer cannot be read");
+        assert_eq!(
+            format!("{error:#}"),
+            "the answer cannot be read: a list has no end: the bytes ran out"
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(super) async fn connect_any(
                 if error.kind() == Kind::Authentication {
                     kind = Kind::Authentication;
                 }
-                answers.push(format!("{host}:{port}: {error}"));
+                answers.push(format!("{host}:{port}: {error:#}"));
             }
         }
     }

@@ -7,10 +7,11 @@
 //! | `frame`, `message`, `data`, `partition`, `codec` | bytes: messages, serialized values, one function pair per operation; no sockets |
 //! | `connection`, `handshake` | one connection to one member, and how it comes about |
 //! | `pending` | calls on their way, and the backups that confirm them |
-//! | `cluster`, `supervisor` | the view of the cluster, and the task that keeps it and the connections |
+//! | `cluster`, `attempts`, `supervisor` | the view of the cluster, when to connect, and the task that keeps the view and the connections |
 //! | `invocation` | one call, with its retries and its deadline |
 //! | `client`, `map`, `queue`, `listener` | what a user holds |
 
+mod attempts;
 mod client;
 mod cluster;
 mod codec;

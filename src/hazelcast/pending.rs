@@ -166,8 +166,20 @@ impl PendingCalls {
                 } else {
                     Kind::NotWritten
                 };
-                let _ = call.reply.send(Err(Error::new(kind, reason.to_string())));
+                let _ = call.reply.send(Err(Error::new(kind, format!("{reason:#}"))));
             }
+        }
+    }
+
+    /// A member has left the cluster. Answers that wait for backups do not wait longer: it may be the one that owes, to
+    /// tries too that were made after its connection ended.
+    pub(super) fn member_left(&self) {
+        let unconfirmed: Vec<(i64, Call)> = {
+            let mut table = self.table();
+            table.calls.extract_if(|_, call| call.answer.is_some()).collect()
+        };
+        for (_, call) in unconfirmed {
+            self.settle_unconfirmed(call);
         }
     }
 

@@ -2,17 +2,16 @@
 //!
 //! It owns every other task of the client, and ends them when it ends.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::attempts::{Schedule, Target};
 use super::cluster::{Member, View};
 use super::codec::client::{self, Accepted, ClusterViewEvent, MembersView, PartitionsView};
 use super::config::{Config, Routing};
@@ -31,22 +30,6 @@ const VIEW_EVENTS: usize = 1024;
 /// How long connections may take to end after they were told to.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where an attempt to connect is aimed at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Target {
-    /// Whoever answers: the first connection, or the first after all were lost.
-    Anyone,
-    Member(Uuid),
-}
-
-/// Attempts at one target, until one succeeds.
-struct Attempts {
-    backoff: ExponentialBackoff,
-    next: Instant,
-    under_way: bool,
-    failed: bool,
-}
-
 type Dialed = (Target, Result<(Established, Accepted)>);
 
 pub(super) struct Supervisor {
@@ -58,7 +41,7 @@ pub(super) struct Supervisor {
     published: watch::Sender<Arc<View>>,
     next_connection: u64,
     connections: JoinSet<(ConnectionId, Error)>,
-    attempts: HashMap<Target, Attempts>,
+    attempts: Schedule,
     dials: JoinSet<Dialed>,
     views: Option<Views>,
 }
@@ -80,6 +63,7 @@ impl Supervisor {
         published: watch::Sender<Arc<View>>,
     ) -> Self {
         Self {
+            attempts: Schedule::new(&config),
             config,
             endpoints,
             client_uuid: Uuid::new_v4(),
@@ -88,7 +72,6 @@ impl Supervisor {
             published,
             next_connection: 0,
             connections: JoinSet::new(),
-            attempts: HashMap::new(),
             dials: JoinSet::new(),
             views: None,
         }
@@ -97,7 +80,7 @@ impl Supervisor {
     /// Runs until `stop` is sent or dropped. Then every connection is closed and every call on its way fails.
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         let mut tick = interval(TICK);
-        self.aim(Target::Anyone);
+        self.attempts.aim(Target::Anyone, Instant::now());
         loop {
             tokio::select! {
                 _ = &mut stop => break,
@@ -138,39 +121,13 @@ impl Supervisor {
 // === Connecting ===
 
 impl Supervisor {
-    /// Begins to try for a target, at once.
-    fn aim(&mut self, target: Target) {
-        let Config {
-            reconnect_min,
-            reconnect_max,
-            ..
-        } = *self.config;
-        self.attempts.entry(target).or_insert_with(|| Attempts {
-            backoff: ExponentialBuilder::new()
-                .with_min_delay(reconnect_min)
-                .with_max_delay(reconnect_max)
-                .with_jitter()
-                .without_max_times()
-                .build(),
-            next: Instant::now(),
-            under_way: false,
-            failed: false,
-        });
-    }
-
     fn dial_due(&mut self) {
-        let now = Instant::now();
-        let due = self
-            .attempts
-            .iter_mut()
-            .filter(|(_, attempts)| !attempts.under_way && attempts.next <= now);
-        for (target, attempts) in due {
+        for target in self.attempts.take_due(Instant::now()) {
             let endpoints = match target {
                 Target::Anyone => everyone(&self.endpoints, &self.view.members),
-                Target::Member(uuid) => endpoint_of(&self.view.members, *uuid),
+                Target::Member(uuid) => endpoint_of(&self.view.members, uuid),
             };
-            attempts.under_way = true;
-            let (target, client_uuid, config) = (*target, self.client_uuid, Arc::clone(&self.config));
+            let (client_uuid, config) = (self.client_uuid, Arc::clone(&self.config));
             self.dials
                 .spawn(async move { (target, handshake::connect_any(&endpoints, client_uuid, &config).await) });
         }
@@ -178,9 +135,7 @@ impl Supervisor {
 
     fn dialed(&mut self, target: Target, outcome: Result<(Established, Accepted)>) {
         match outcome.and_then(|(established, accepted)| self.admit(established, accepted)) {
-            Ok(()) => {
-                self.attempts.remove(&target);
-            }
+            Ok(()) => self.attempts.succeeded(target, Instant::now()),
             Err(error) => self.failed(target, &error),
         }
         self.publish();
@@ -233,19 +188,13 @@ impl Supervisor {
 
     fn failed(&mut self, target: Target, error: &Error) {
         if self.view.connections.is_empty() {
-            self.view.problem = Some(error.to_string().into());
+            self.view.problem = Some(format!("{error:#}").into());
         }
-        let Some(attempts) = self.attempts.get_mut(&target) else {
-            return;
-        };
-        attempts.under_way = false;
-        attempts.next = Instant::now() + attempts.backoff.next().unwrap_or(self.config.reconnect_max);
-        // Said once; the attempts go on.
-        if std::mem::replace(&mut attempts.failed, true) {
-            debug!(cluster = %self.config.cluster_name, ?target, %error, "still no connection");
-        } else {
+        if self.attempts.failed(target, Instant::now()) {
             warn!(cluster = %self.config.cluster_name, ?target, %error,
                 "cannot connect to a Hazelcast member, trying again until it answers");
+        } else {
+            debug!(cluster = %self.config.cluster_name, ?target, %error, "still no connection");
         }
     }
 
@@ -260,12 +209,11 @@ impl Supervisor {
             self.views = None;
         }
         if self.view.connections.is_empty() {
-            self.view.problem = Some(format!("{}: {reason}", connection.address).into());
-            self.attempts.clear();
-            self.dials.abort_all();
-            self.aim(Target::Anyone);
+            self.view.problem = Some(format!("{}: {reason:#}", connection.address).into());
+            self.attempts.keep_members(|_| false);
+            self.attempts.aim(Target::Anyone, Instant::now());
         } else if self.config.routing == Routing::AllMembers && self.view.is_member(connection.member) {
-            self.aim(Target::Member(connection.member));
+            self.attempts.aim(Target::Member(connection.member), Instant::now());
         }
         self.watch_views();
         self.publish();
@@ -337,9 +285,13 @@ impl Supervisor {
     fn apply(&mut self, event: ClusterViewEvent) -> bool {
         match event {
             ClusterViewEvent::Members(MembersView { version, members }) => {
+                let before: Vec<Uuid> = self.view.members.iter().map(|member| member.uuid).collect();
                 let members = members.into_iter().map(Member::from).collect();
                 let taken = self.view.apply_members(version, members);
                 if taken {
+                    if before.iter().any(|member| !self.view.is_member(*member)) {
+                        self.calls.member_left();
+                    }
                     self.follow_members();
                 }
                 taken
@@ -364,10 +316,7 @@ impl Supervisor {
         {
             connection.close();
         }
-        self.attempts.retain(|target, _| match target {
-            Target::Anyone => true,
-            Target::Member(uuid) => view.is_member(*uuid),
-        });
+        self.attempts.keep_members(|uuid| view.is_member(uuid));
         let missing: Vec<Uuid> = view
             .members
             .iter()
@@ -375,7 +324,7 @@ impl Supervisor {
             .filter(|uuid| view.connection_to(*uuid).is_none())
             .collect();
         for uuid in missing {
-            self.aim(Target::Member(uuid));
+            self.attempts.aim(Target::Member(uuid), Instant::now());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! [`Request`]: what a client asks for, parsed strictly.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +14,43 @@ use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::error::Category;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Broken;
 use super::reply::HttpError;
+
+/// Room for the bodies of all requests of a server, in bytes. Clones share it.
+#[derive(Clone, Debug)]
+pub struct BodyRoom {
+    free: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl BodyRoom {
+    /// Room for so many bytes.
+    pub fn new(bytes: usize) -> BodyRoom {
+        let bytes = bytes.min(Semaphore::MAX_PERMITS);
+        BodyRoom {
+            free: Arc::new(Semaphore::new(bytes)),
+            bytes,
+        }
+    }
+
+    /// Takes room for so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// 503 where there is none. It is not waited for: those who have some may be waiting for more.
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, HttpError> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.free.clone().try_acquire_many_owned(bytes).map_err(|_| {
+            let room = self.bytes;
+            HttpError::unavailable(format!(
+                "overloaded: this instance has {room} bytes of requests in work"
+            ))
+        })
+    }
+}
 
 /// A request whose head has arrived.
 #[derive(Debug)]
@@ -25,11 +59,14 @@ pub struct Request {
     body: UnsyncBoxBody<Bytes, Broken>,
     /// How long the whole body may take, from the moment on that it is asked for.
     body_timeout: Duration,
+    room: BodyRoom,
+    /// The room that the body takes, from its reading on until the request is dropped.
+    taken: Option<OwnedSemaphorePermit>,
 }
 
 impl Request {
     /// A request as a handler sees it. `HEAD` becomes `GET`: the server leaves the body of the answer out by itself.
-    pub fn new<B>(request: hyper::Request<B>, body_timeout: Duration) -> Request
+    pub fn new<B>(request: hyper::Request<B>, body_timeout: Duration, room: BodyRoom) -> Request
     where
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Broken>,
@@ -42,6 +79,8 @@ impl Request {
             head,
             body: body.map_err(Into::into).boxed_unsync(),
             body_timeout,
+            room,
+            taken: None,
         }
     }
 
@@ -79,20 +118,52 @@ impl Request {
         require_json(&self.head.headers).is_ok()
     }
 
-    /// Reads the whole body, of at most `limit` bytes.
+    /// Reads the whole body, of at most `limit` bytes. It counts against the server's [`BodyRoom`] until the request is
+    /// dropped: keep that for as long as you keep what you make of the body. A second call finds nothing more to read.
     ///
     /// # Errors
     ///
     /// 413 over the limit (before anything is read where the client has announced it), 408 where it does not arrive in
-    /// time, 400 where it breaks off.
-    pub async fn bytes(self, limit: usize) -> Result<Vec<u8>, HttpError> {
-        let Request { body, body_timeout, .. } = self;
-        match tokio::time::timeout(body_timeout, collect(body, limit)).await {
+    /// time, 400 where it breaks off, 503 where other bodies have taken the room.
+    pub async fn bytes(&mut self, limit: usize) -> Result<Vec<u8>, HttpError> {
+        let body_timeout = self.body_timeout;
+        match tokio::time::timeout(body_timeout, self.collect(limit)).await {
             Ok(collected) => collected,
             Err(_) => Err(HttpError::request_timeout(format!(
                 "the body did not arrive within {body_timeout:?}"
             ))),
         }
+    }
+
+    async fn collect(&mut self, limit: usize) -> Result<Vec<u8>, HttpError> {
+        let too_large = || HttpError::too_large(format!("the body has more than {limit} bytes"));
+        let announced = usize::try_from(self.body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > limit {
+            return Err(too_large());
+        }
+        // Neither memory nor room for what is only announced: a client may announce much and send nothing.
+        let mut collected = Vec::with_capacity(announced.min(FIRST_BYTES));
+        while let Some(frame) = self.body.frame().await {
+            let frame =
+                frame.map_err(|cause| HttpError::bad_request(format!("the body could not be read: {cause}")))?;
+            if let Ok(data) = frame.into_data() {
+                if data.len() > limit.saturating_sub(collected.len()) {
+                    return Err(too_large());
+                }
+                self.take_room(data.len())?;
+                collected.extend_from_slice(&data);
+            }
+        }
+        Ok(collected)
+    }
+
+    fn take_room(&mut self, bytes: usize) -> Result<(), HttpError> {
+        let more = self.room.take(bytes)?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        Ok(())
     }
 
     /// Reads a JSON body of at most `limit` bytes, as text.
@@ -101,7 +172,7 @@ impl Request {
     ///
     /// 415 where the content type is anything but `application/json` (with whatever parameters), 400 where the body is
     /// no UTF-8, and those of [`Request::bytes`].
-    pub async fn json_text(self, limit: usize) -> Result<String, HttpError> {
+    pub async fn json_text(&mut self, limit: usize) -> Result<String, HttpError> {
         require_json(&self.head.headers)?;
         let bytes = self.bytes(limit).await?;
         String::from_utf8(bytes).map_err(|cause| HttpError::bad_request(format!("the body is no UTF-8: {cause}")))
@@ -112,30 +183,9 @@ impl Request {
     /// # Errors
     ///
     /// Those of [`Request::json_text`] and of [`object`].
-    pub async fn json_object<T: for<'de> Deserialize<'de>>(self, limit: usize) -> Result<T, HttpError> {
+    pub async fn json_object<T: for<'de> Deserialize<'de>>(&mut self, limit: usize) -> Result<T, HttpError> {
         object(&self.json_text(limit).await?)
     }
-}
-
-/// The whole body, if it has at most `limit` bytes.
-async fn collect(mut body: UnsyncBoxBody<Bytes, Broken>, limit: usize) -> Result<Vec<u8>, HttpError> {
-    let too_large = || HttpError::too_large(format!("the body has more than {limit} bytes"));
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > limit {
-        return Err(too_large());
-    }
-    // Not for what is only announced: a client may announce much and send nothing.
-    let mut collected = Vec::with_capacity(announced.min(FIRST_BYTES));
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|cause| HttpError::bad_request(format!("the body could not be read: {cause}")))?;
-        if let Ok(data) = frame.into_data() {
-            if data.len() > limit.saturating_sub(collected.len()) {
-                return Err(too_large());
-            }
-            collected.extend_from_slice(&data);
-        }
-    }
-    Ok(collected)
 }
 
 /// The memory that a body gets before any of it has arrived.
@@ -179,16 +229,19 @@ pub const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 /// Which error a text is that could not be parsed: malformed (400), or not what was asked for (422).
 pub fn json_error(text: &str, cause: &serde_json::Error) -> HttpError {
     let malformed = |cause: &dyn std::fmt::Display| HttpError::bad_request(format!("the body is no JSON: {cause}"));
-    match cause.classify() {
-        Category::Syntax | Category::Eof | Category::Io => malformed(cause),
-        // Parsing stops at the first field of a wrong type; what follows may be malformed all the same.
-        Category::Data => match serde_json::from_str::<IgnoredAny>(text) {
-            Err(cause) => malformed(&cause),
-            Ok(_) if cause.to_string().starts_with("duplicate field") => {
-                HttpError::bad_request(format!("the body is ambiguous: {cause}"))
-            }
-            Ok(_) => HttpError::unprocessable(format!("the body does not fit: {cause}")),
-        },
+    let said = cause.to_string();
+    // The library takes it for a fault of syntax, but JSON has numbers of any size.
+    let is_data = cause.is_data() || said.starts_with("number out of range");
+    if !is_data {
+        return malformed(cause);
+    }
+    // Parsing stops at the first field of a wrong type; what follows may be malformed all the same.
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Err(cause) => malformed(&cause),
+        Ok(_) if said.starts_with("duplicate field") => {
+            HttpError::bad_request(format!("the body is ambiguous: {said}"))
+        }
+        Ok(_) => HttpError::unprocessable(format!("the body does not fit: {said}")),
     }
 }
 
@@ -290,7 +343,11 @@ mod tests {
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }
-        Request::new(request.body(Full::from(body)).unwrap(), Duration::from_secs(5))
+        Request::new(
+            request.body(Full::from(body)).unwrap(),
+            Duration::from_secs(5),
+            BodyRoom::new(1000),
+        )
     }
 
     #[test]
@@ -369,6 +426,7 @@ mod tests {
             "{\"name\":\"a\",\"size\":1}}",
             "{\"name\":5,\"size\":1",
             "{\"name\":5,\"size\":1}x",
+            "{\"name\":1e999,\"size\":1",
             "{\"name\":\"\\ud800\",\"size\":1}",
             "{name:\"a\"}",
             "{\"name\":\"a\",\"name\":\"a\",\"size\":1}",
@@ -389,6 +447,8 @@ mod tests {
             "{\"name\":\"a\"}",
             "{\"name\":null,\"size\":1}",
             "{\"name\":\"a\",\"size\":-1}",
+            "{\"name\":1e999,\"size\":1}",
+            "{\"name\":\"a\",\"size\":1e999}",
             "{\"name\":{\"a\":\"b\"},\"size\":1}",
         ];
         for text in texts {
@@ -445,6 +505,22 @@ mod tests {
     #[test]
     fn a_head_is_handled_as_a_get() {
         let request = hyper::Request::head("/logs").body(Empty::<Bytes>::new()).unwrap();
-        assert_eq!(Request::new(request, Duration::from_secs(1)).method(), Method::GET);
+        let request = Request::new(request, Duration::from_secs(1), BodyRoom::new(0));
+        assert_eq!(request.method(), Method::GET);
+    }
+
+    #[tokio::test]
+    async fn bodies_that_together_exceed_the_room_are_a_503_until_one_is_done() {
+        let room = BodyRoom::new(10);
+        let post = |body: &'static [u8]| {
+            let request = hyper::Request::post("/log").body(Full::from(body)).unwrap();
+            Request::new(request, Duration::from_secs(5), room.clone())
+        };
+        let (mut first, mut second, mut third) = (post(b"123456"), post(b"12345"), post(b"1234"));
+        assert_eq!(first.bytes(10).await.unwrap(), b"123456");
+        assert_eq!(status(second.bytes(10).await), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(third.bytes(10).await.unwrap(), b"1234");
+        drop(first);
+        assert_eq!(post(b"123456").bytes(10).await.unwrap(), b"123456");
     }
 }

@@ -1,9 +1,10 @@
-//! [`serve`]: accepts connections, bounds them in number, size and time, and drains them.
+//! [`listen`] and [`serve`]: accepts connections, bounds them in number, size and time, and drains them.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
 use serde_json::{Map, Value};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -31,13 +32,17 @@ pub trait Handler: Send + Sync + 'static {
 /// How much a server takes, and how long it waits.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open connections. Further ones wait in the kernel's backlog. Default 1,024: were every one of them to fill its
-    /// read buffer of about 400 KiB, that would be 400 MiB.
+    /// Open connections. Further ones wait in the kernel's backlog. Default 768: a process may often open 1,024 files,
+    /// and the connections to engines have to find one, too. Were every one to fill its read buffer of about 400 KiB,
+    /// that would be 300 MiB.
     pub connections: usize,
     /// Requests in work, until the last byte of their answer is handed over. Further ones are answered 503. Default
-    /// 512: what a process can hold of bodies of the usual size, and half of the connections, so that it is reached
-    /// before clients have to wait without an answer. `GET /health` does not count.
+    /// 512: less than the connections, so that it is reached before clients have to wait without an answer. `GET
+    /// /health` does not count.
     pub requests: usize,
+    /// Bytes of the bodies of all requests in work. What goes over it is answered 503. Default 128 MiB: 16 of the
+    /// largest bodies that are taken. What is made of a body on its way to an engine is several times its size.
+    pub body_bytes: usize,
     /// From the first byte of a request (or the connection's start) to the end of its head. Default 10 s: a head fits
     /// into a few packets, and whoever sends it slower holds a connection for nothing.
     pub head_read: Duration,
@@ -62,8 +67,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            connections: 1024,
+            connections: 768,
             requests: 512,
+            body_bytes: 128 * 1024 * 1024,
             head_read: Duration::from_secs(10),
             body_read: Duration::from_secs(30),
             idle: Duration::from_secs(120),
@@ -73,6 +79,28 @@ impl Default for Limits {
             grace: Duration::from_secs(8),
         }
     }
+}
+
+/// Listens on `host` and `port`; 0 takes a free one. The log says where.
+///
+/// # Errors
+/// Where that cannot be had: why, and what to do.
+pub async fn listen(role: &str, host: &str, port: u16) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind((host, port)).await.map_err(|cause| {
+        let advice = match cause.kind() {
+            io::ErrorKind::AddrInUse => "name another port with --port, or 0 for a free one",
+            io::ErrorKind::PermissionDenied => "name a port from 1024 on with --port, or 0 for a free one",
+            _ => "name this machine, or an address of it, with --host",
+        };
+        anyhow!("what to do: {advice}")
+            .context(cause)
+            .context(format!("cannot listen on {host}:{port}"))
+    })?;
+    let address = listener
+        .local_addr()
+        .context("the address that was bound is not known")?;
+    info!(role, %address, "listening");
+    Ok(listener)
 }
 
 /// Serves `handler` on `listener` until `stop` is done and what is in flight by then is answered, or the grace is over.

@@ -19,7 +19,7 @@ use super::connection::Working;
 use super::health::{Health, State};
 use super::panic_text;
 use super::reply::{self, HttpError, Reply};
-use super::request::Request;
+use super::request::{BodyRoom, Request};
 use super::server::{Handler, Limits};
 
 /// Where every role tells whether it can take requests.
@@ -31,16 +31,19 @@ pub(super) struct Service<H> {
     health: Arc<Health>,
     limits: Limits,
     places: Arc<Semaphore>,
+    room: BodyRoom,
 }
 
 impl<H: Handler> Service<H> {
     pub(super) fn new(handler: Arc<H>, health: Arc<Health>, limits: Limits) -> Service<H> {
         let places = Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS)));
+        let room = BodyRoom::new(limits.body_bytes);
         Service {
             handler,
             health,
             limits,
             places,
+            room,
         }
     }
 
@@ -50,7 +53,7 @@ impl<H: Handler> Service<H> {
         request: hyper::Request<Incoming>,
         working: Working,
     ) -> Result<Response<Held>, Infallible> {
-        let request = Request::new(request, self.limits.body_read);
+        let request = Request::new(request, self.limits.body_read, self.room.clone());
         let (reply, place) = if request.path() == HEALTH_PATH {
             (self.health(request.method()), None)
         } else {

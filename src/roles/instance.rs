@@ -14,7 +14,7 @@ use tracing::info;
 use crate::cli::Listen;
 use crate::engine::{Registration, Registry};
 use crate::http::health::Health;
-use crate::http::server::{Handler, Limits, serve};
+use crate::http::server::{self, Handler, Limits, serve};
 use crate::registration::Registered;
 
 /// How long a start waits for its registration. It goes on without, and the registration is tried further.
@@ -40,14 +40,11 @@ pub(super) struct Identity {
     pub(super) listen: Listen,
 }
 
-/// Runs one instance until `stop` is done, or until `open` fails.
-///
-/// It answers from the start on: 503 until `open` is done, which waits for settings and engines and hands them to the
-/// handler. What it waits for it tells by [`Health::waiting`]; the [`Registration`] is what others will know the instance
-/// by. At the stop it first leaves the registry, and serves on until that is known; then it finishes what is in flight.
+/// [`Identity::bind`], then [`Bound::run`].
 ///
 /// # Errors
-/// Where the port cannot be bound, and those of `open`.
+/// Those of both.
+#[allow(dead_code, reason = "for roles that nobody runs on a port of his own")]
 pub(super) async fn run<H: Handler>(
     identity: Identity,
     registry: Arc<dyn Registry>,
@@ -55,28 +52,97 @@ pub(super) async fn run<H: Handler>(
     open: impl AsyncFnOnce(&Health, &Registration) -> anyhow::Result<()>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let (listener, registration) = bind(&identity).await?;
-    let health = Health::starting(identity.role, "waiting for the settings");
-    let (stop_serving, serving_stopped) = oneshot::channel::<()>();
-    let limits = Limits {
-        grace: GRACE,
-        ..Limits::default()
-    };
-    let server = serve(listener, handler, health.clone(), limits, serving_stopped.map(drop));
-    let life = async {
-        let outcome = live(&identity, registry, registration, &health, open, stop).await;
-        health.draining();
-        drop(stop_serving);
+    identity.bind().await?.run(registry, handler, open, stop).await
+}
+
+impl Identity {
+    /// Binds the port.
+    ///
+    /// # Errors
+    /// Where it cannot be had: why, and what to do.
+    pub(super) async fn bind(self) -> anyhow::Result<Bound> {
+        let listener = server::listen(self.role, &self.listen.host, self.listen.port).await?;
+        Bound::on(self.role, self.service, listener, self.listen.advertise.as_deref())
+    }
+}
+
+/// An instance that has its port.
+pub(super) struct Bound {
+    role: &'static str,
+    listener: TcpListener,
+    registration: Registration,
+}
+
+impl Bound {
+    /// The instance that listens on `listener`, and is called by the bound address where `advertise` is not given.
+    ///
+    /// # Errors
+    /// Where that address is not known.
+    pub(super) fn on(
+        role: &'static str,
+        service: &'static str,
+        listener: TcpListener,
+        advertise: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let address = listener
+            .local_addr()
+            .context("the address that was bound is not known")?;
+        let registration = Registration {
+            service: service.to_owned(),
+            host: advertised(advertise, address),
+            port: address.port(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        Ok(Self {
+            role,
+            listener,
+            registration,
+        })
+    }
+
+    /// Runs the instance until `stop` is done, or until `open` fails.
+    ///
+    /// It answers from the start on: 503 until `open` is done, which waits for settings and engines and hands them to
+    /// the handler. What it waits for it tells by [`Health::waiting`]; the [`Registration`] is what others will know the
+    /// instance by. At the stop it first leaves the registry, and serves on until that is known; then it finishes what is
+    /// in flight.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub(super) async fn run<H: Handler>(
+        self,
+        registry: Arc<dyn Registry>,
+        handler: Arc<H>,
+        open: impl AsyncFnOnce(&Health, &Registration) -> anyhow::Result<()>,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let Self {
+            role,
+            listener,
+            registration,
+        } = self;
+        let health = Health::starting(role, "waiting for the settings");
+        let (stop_serving, serving_stopped) = oneshot::channel::<()>();
+        let limits = Limits {
+            grace: GRACE,
+            ..Limits::default()
+        };
+        let server = serve(listener, handler, health.clone(), limits, serving_stopped.map(drop));
+        let life = async {
+            let outcome = live(role, registry, registration, &health, open, stop).await;
+            health.draining();
+            drop(stop_serving);
+            outcome
+        };
+        let (outcome, ()) = tokio::join!(life, server);
+        info!(role, "stopped");
         outcome
-    };
-    let (outcome, ()) = tokio::join!(life, server);
-    info!(role = identity.role, "stopped");
-    outcome
+    }
 }
 
 /// From the start of the server until it is time to stop it.
 async fn live(
-    identity: &Identity,
+    role: &'static str,
     registry: Arc<dyn Registry>,
     registration: Registration,
     health: &Health,
@@ -93,7 +159,7 @@ async fn live(
     let registered = Registered::keep(registry, registration);
     tokio::select! {
         _ = registered.first(REGISTER_LIMIT) => {
-            info!(role = identity.role, "ready");
+            info!(role, "ready");
             stop.await;
         }
         () = &mut stop => {}
@@ -102,24 +168,6 @@ async fn live(
     registered.deregister(DEREGISTER_DEADLINE).await;
     tokio::time::sleep(NOTICE).await;
     Ok(())
-}
-
-async fn bind(identity: &Identity) -> anyhow::Result<(TcpListener, Registration)> {
-    let Listen { host, port, .. } = &identity.listen;
-    let listener = TcpListener::bind((host.as_str(), *port))
-        .await
-        .with_context(|| format!("cannot listen on {host}:{port}; name another port, or 0 for a free one"))?;
-    let address = listener
-        .local_addr()
-        .context("the address that was bound is not known")?;
-    let registration = Registration {
-        service: identity.service.to_owned(),
-        host: advertised(identity.listen.advertise.as_deref(), address),
-        port: address.port(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    info!(role = identity.role, %address, id = registration.id(), "listening");
-    Ok((listener, registration))
 }
 
 /// What others call the instance by: what was given, else the bound address, or the host's name where that is all of them.
@@ -134,4 +182,21 @@ fn advertised(given: Option<&str>, bound: SocketAddr) -> String {
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_called_by_what_is_given_else_by_the_bound_address_else_by_the_hosts_name() {
+        let bound = |address: &str| address.parse::<SocketAddr>().unwrap();
+        assert_eq!(advertised(Some("logging-1"), bound("127.0.0.1:1")), "logging-1");
+        assert_eq!(advertised(None, bound("127.0.0.1:1")), "127.0.0.1");
+        assert_eq!(advertised(None, bound("[::1]:1")), "::1");
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        for all in ["0.0.0.0:1", "[::]:1"] {
+            assert_eq!(advertised(None, bound(all)), name.trim());
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The roles of the executable, one file each, read from top to bottom.
+//! The roles of the executable, one file or folder each, read from top to bottom.
 
 pub mod facade;
 mod instance;

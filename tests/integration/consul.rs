@@ -10,8 +10,8 @@ use svc::engine::consul::{ConsulOptions, Token};
 use svc::engine::{Settings, connect_settings};
 use svc::wait::Wait;
 
-use crate::agent::{Agent, Folder, program};
-use crate::fake::Fake;
+use crate::support::agent::{Agent, Folder, program};
+use crate::support::fake::Fake;
 
 /// One agent for the tests whose keys are their own.
 static AGENT: LazyLock<Agent> = LazyLock::new(Agent::start);

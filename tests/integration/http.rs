@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient, count_answers};
+use crate::support::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient, count_answers};
 
 const MAX_BODY: usize = 1000;
 
@@ -31,7 +31,7 @@ struct Paths {
 }
 
 impl Handler for Paths {
-    async fn handle(&self, request: Request) -> Result<Reply, HttpError> {
+    async fn handle(&self, mut request: Request) -> Result<Reply, HttpError> {
         match request.path() {
             "/echo" => {
                 let body = request.bytes(MAX_BODY).await?;
@@ -41,6 +41,12 @@ impl Handler for Paths {
                 self.entered.fetch_add(1, Ordering::SeqCst);
                 self.gate.acquire().await.unwrap().forget();
                 Ok(reply::json(StatusCode::OK, &"x".repeat(100_000)))
+            }
+            "/hold" => {
+                request.bytes(MAX_BODY).await?;
+                self.entered.fetch_add(1, Ordering::SeqCst);
+                self.gate.acquire().await.unwrap().forget();
+                Ok(reply::json(StatusCode::OK, &"held"))
             }
             "/hang" => std::future::pending().await,
             "/panic" => panic!("on purpose"),
@@ -549,6 +555,32 @@ async fn more_requests_than_there_are_places_are_a_503_and_health_still_answers(
         assert_eq!(client.answer().await.status, 200);
     }
     assert_eq!(server.get("/list").await.status, 200);
+}
+
+#[tokio::test]
+async fn bodies_that_exceed_their_room_are_a_503_until_those_in_work_are_done() {
+    let server = Server::start(Limits {
+        body_bytes: 1500,
+        ..patient()
+    })
+    .await;
+    let post = |path: &str| {
+        let body = "x".repeat(MAX_BODY);
+        format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {MAX_BODY}\r\n\r\n{body}")
+    };
+    let (mut holder, mut other) = (server.client().await, server.client().await);
+    holder.send(post("/hold")).await;
+    server.entered(1).await;
+    other.send(post("/echo")).await;
+    let refused = other.answer().await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(server.get("/list").await.status, 200, "it has no body");
+
+    server.paths.gate.add_permits(1);
+    assert_eq!(holder.answer().await.status, 200);
+    let mut other = server.client().await;
+    other.send(post("/echo")).await;
+    assert_eq!(other.answer().await.status, 200);
 }
 
 #[tokio::test]

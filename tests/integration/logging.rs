@@ -1,20 +1,23 @@
 //! `svc logging` as a process, on a real Consul agent and a real Hazelcast cluster, beside the official Python client.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::agent::{Agent, Ports};
-use crate::raw::{Answer, RawClient};
+use crate::support::agent::{Agent, Ports};
 use crate::support::engines::{Cluster, Engines};
 use crate::support::process::Svc;
-use crate::support::{python, texts};
+use crate::support::raw::{Answer, RawClient};
+use crate::support::{python, texts, wait};
 
 /// Longer than a start or a stop takes.
 const SOON: Duration = Duration::from_secs(20);
+
+/// How long a stop may take.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// An instance with a map and an agent of its own, on the cluster that all tests share.
 struct Instance {
@@ -243,22 +246,29 @@ async fn without_the_cluster_the_role_says_what_it_waits_for_and_gives_up() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
-    let instance = instance().await;
-    let port = instance.svc.address().port().to_string();
-    let svc = Svc::start(&["logging", "--port", &port, "--consul", &instance.agent.address], &[]);
-    assert_eq!(svc.wait_exit(SOON).code(), Some(1));
-    assert!(
-        svc.output().contains(&format!("cannot listen on 127.0.0.1:{port}")),
-        "{}",
-        svc.output()
-    );
+async fn an_address_that_cannot_be_had_is_named_and_what_to_do() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (host, port, advice) in [
+        ("127.0.0.1", &port[..], "name another port with --port"),
+        // An address for documentation, which no machine has.
+        ("192.0.2.1", "0", "with --host"),
+    ] {
+        let svc = Svc::start(&["logging", "--host", host, "--port", port], &[]);
+        assert_eq!(svc.wait_exit(SOON).code(), Some(1));
+        let output = svc.output();
+        let said = format!("cannot listen on {host}:{port}");
+        assert!(output.contains(&said) && output.contains(advice), "{output}");
+    }
 }
 
 #[tokio::test]
-async fn a_signal_ends_the_role_after_the_requests_in_flight() {
+async fn at_a_signal_the_role_leaves_consul_then_ends_after_the_requests_in_flight() {
     let instance = instance().await;
     let address = instance.svc.address();
+    let id = format!("logging-service@{address}");
+    instance.svc.wait_for_line("registered in", SOON);
+    assert_eq!(instance.agent.passing("logging-service"), [id]);
     let body = json!({"identifier": "late", "text": "x".repeat(1000)}).to_string();
     let (early, late) = body.split_at(500);
     let mut client = RawClient::connect(address).await;
@@ -269,12 +279,73 @@ async fn a_signal_ends_the_role_after_the_requests_in_flight() {
     // An answer on another connection shows that the server has had time to read the first one's head.
     assert_eq!(instance.ask("GET", "/health", "", "").await.status, 200);
 
+    let signalled = Instant::now();
     instance.svc.signal(Signal::TERM);
-    instance.svc.wait_for_line("stopping", SOON);
+    instance.svc.wait_for_line("deregistered from", SOON);
+    assert_eq!(instance.agent.get("agent/services"), json!({}));
     client.send(late).await;
     assert_eq!(client.answer().await.status, 201);
     assert!(instance.svc.wait_exit(SOON).success());
+    assert!(signalled.elapsed() < STOP_WITHIN, "{:?}", signalled.elapsed());
     let another = Instance::another(&instance.agent);
     let listed = ask(&another, "GET", "/logs", "", "").await;
     assert_eq!(listed.json().as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_role_whose_consul_comes_back_empty_serves_meanwhile_and_registers_again() {
+    let Instance { svc, agent, .. } = instance().await;
+    let id = format!("logging-service@{}", svc.address());
+    svc.wait_for_line("registered in", SOON);
+    let ports = agent.kill();
+    let post = async || {
+        ask(&svc, "POST", "/log", "", r#"{"identifier":"k","text":"t"}"#)
+            .await
+            .status
+    };
+    let away = async {
+        svc.wait_for_line("cannot tell that this instance is registered", SOON);
+        post().await
+    };
+    assert_eq!(away.await, 201);
+    let agent = Agent::start_empty(&ports);
+    let back = Instant::now();
+    assert!(wait::until_true(SOON, || agent.passing("logging-service") == [id.clone()]));
+    assert!(back.elapsed() < Duration::from_secs(10), "{:?}", back.elapsed());
+    svc.wait_for_line("answers again", SOON);
+    assert_eq!(post().await, 201);
+    let output = svc.output();
+    for once in ["cannot tell that this instance is registered", "answers again"] {
+        assert_eq!(output.matches(once).count(), 1, "{once}: {output}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_is_not_held_up_by_a_consul_that_is_gone() {
+    let Instance { svc, agent, .. } = instance().await;
+    svc.wait_for_line("registered in", SOON);
+    agent.kill();
+    let signalled = Instant::now();
+    svc.signal(Signal::TERM);
+    assert!(svc.wait_exit(SOON).success());
+    assert!(signalled.elapsed() < STOP_WITHIN, "{:?}", signalled.elapsed());
+    assert!(svc.output().contains("could not deregister from"), "{}", svc.output());
+}
+
+#[tokio::test]
+async fn an_instance_is_called_by_what_it_advertises() {
+    let instance = instance().await;
+    let consul = &instance.agent.address;
+    let arguments = ["logging", "--port", "0", "--consul", consul, "--advertise", "localhost"];
+    let svc = Svc::start(&arguments, &[]);
+    let id = format!("logging-service@localhost:{}", svc.address().port());
+    svc.wait_for_line(&format!("id=\"{id}\""), SOON);
+    assert!(wait::until_true(SOON, || instance
+        .agent
+        .passing("logging-service")
+        .contains(&id)));
+    assert_eq!(
+        instance.agent.get(&format!("agent/service/{id}"))["Address"],
+        "localhost"
+    );
 }

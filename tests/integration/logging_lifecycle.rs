@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use anyhow::anyhow;
@@ -10,7 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
-use svc::engine::{self, Appended, IfPresent, LogStore, Page, Unavailable};
+use svc::engine::{self, Appended, IfPresent, LogStore, Page, Registration, Registry, Unavailable};
 use svc::message::Message;
 use svc::roles::logging;
 use tokio::net::TcpListener;
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::subscriber::DefaultGuard;
 
-use crate::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient};
+use crate::support::raw::{Answer, DEADLINE, LAST_CHUNK, RawClient};
 
 /// A log store that hands out a page per permit.
 struct GatedStore {
@@ -89,6 +90,56 @@ impl LogStore for GatedStore {
     }
 }
 
+/// A registry that a test looks into.
+#[derive(Default)]
+struct Desk {
+    registered: Mutex<Vec<Registration>>,
+    is_away: AtomicBool,
+}
+
+impl Desk {
+    fn answer<T: Send + 'static>(
+        &self,
+        answer: impl FnOnce(&mut Vec<Registration>) -> T,
+    ) -> BoxFuture<'_, engine::Result<T>> {
+        let answer = if self.is_away.load(Relaxed) {
+            Err(Unavailable {
+                engine: self.describe(),
+                cause: anyhow!("gone for lunch"),
+            })
+        } else {
+            Ok(answer(&mut self.registered.lock().unwrap()))
+        };
+        std::future::ready(answer).boxed()
+    }
+
+    fn registered(&self) -> Vec<Registration> {
+        self.registered.lock().unwrap().clone()
+    }
+}
+
+impl Registry for Desk {
+    fn describe(&self) -> String {
+        "a desk".to_owned()
+    }
+
+    fn register<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, engine::Result<()>> {
+        self.answer(|registered| registered.push(registration.clone()))
+    }
+
+    fn is_registered<'a>(&'a self, id: &'a str) -> BoxFuture<'a, engine::Result<bool>> {
+        self.answer(|registered| registered.iter().any(|known| known.id() == id))
+    }
+
+    fn deregister<'a>(&'a self, id: &'a str) -> BoxFuture<'a, engine::Result<()>> {
+        self.answer(|registered| registered.retain(|known| known.id() != id))
+    }
+
+    fn watch<'a>(&'a self, _: &'a str) -> BoxStream<'a, engine::Result<Vec<engine::Instance>>> {
+        unreachable!("an instance of the log calls no other")
+    }
+}
+
 /// What an instance logs.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -108,38 +159,12 @@ impl Log {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
-
-    /// Where the instance listens, as it says itself.
-    async fn address(&self) -> SocketAddr {
-        let said = async {
-            loop {
-                let log = self.text();
-                let line = log
-                    .lines()
-                    .find(|line| line.contains("listening") && line.contains("role=\"logging\""));
-                if let Some(line) = line {
-                    return line
-                        .split("address=")
-                        .nth(1)
-                        .unwrap()
-                        .split_whitespace()
-                        .next()
-                        .unwrap()
-                        .parse()
-                        .unwrap();
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(DEADLINE, said)
-            .await
-            .expect("the instance does not say where it listens")
-    }
 }
 
 /// An instance whose store the test opens.
 struct Instance {
     address: SocketAddr,
+    registry: Arc<Desk>,
     log: Log,
     open: Option<oneshot::Sender<anyhow::Result<Arc<dyn LogStore>>>>,
     stop: Option<oneshot::Sender<()>>,
@@ -159,16 +184,21 @@ impl Instance {
         let _logging = tracing::subscriber::set_default(subscriber);
         let (open, opened) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let registry = Arc::new(Desk::default());
+        let desk = registry.clone();
         let life = async move {
             let open = async |health: &svc::http::health::Health| {
                 health.waiting("waiting for the test");
                 opened.await.unwrap()
             };
-            logging::serve_log("127.0.0.1", 0, open, stopped.map(drop)).await
+            logging::serve_log(listener, desk, open, stopped.map(drop)).await
         };
         let ended = tokio::spawn(life);
         Instance {
-            address: log.address().await,
+            address,
+            registry,
             log,
             open: Some(open),
             stop: Some(stop),
@@ -300,13 +330,60 @@ async fn an_instance_whose_store_cannot_be_opened_ends_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let open =
-        async |_: &svc::http::health::Health| -> anyhow::Result<Arc<dyn LogStore>> { Err(anyhow!("not reached")) };
-    let refused = logging::serve_log("127.0.0.1", port, open, std::future::pending())
-        .await
-        .unwrap_err();
-    assert!(refused.to_string().contains(&format!("127.0.0.1:{port}")), "{refused}");
+async fn an_instance_is_registered_once_it_is_open_by_the_address_that_it_bound() {
+    let mut instance = Instance::start().await;
+    assert_eq!(instance.get("/health").await.status, 503);
+    assert_eq!(instance.registry.registered(), []);
+    instance.open(GatedStore::new(None)).await;
+    let registry = instance.registry.clone();
+    let registered = async {
+        while registry.registered().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, registered).await.unwrap();
+    let expected = Registration {
+        service: "logging-service".to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port: instance.address.port(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    assert_eq!(registry.registered(), [expected]);
+}
+
+#[tokio::test]
+async fn at_its_stop_an_instance_is_unhealthy_and_deregistered_and_serves_on_for_a_moment() {
+    let mut instance = Instance::start().await;
+    instance.open(GatedStore::new(None)).await;
+    instance.stop();
+    let left = async {
+        while !instance.log.text().contains("deregistered from a desk") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, left).await.expect("it does not leave the registry");
+    assert_eq!(instance.registry.registered(), []);
+    let health = instance.get("/health").await;
+    assert_eq!((health.status, &health.json()["status"]), (503, &json!("draining")));
+    assert_eq!(instance.post("late", "t").await.status, 201);
+    instance.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_instance_serves_and_stops_while_the_registry_is_away() {
+    let mut instance = Instance::start().await;
+    instance.registry.is_away.store(true, Relaxed);
+    instance.open(GatedStore::new(None)).await;
+    assert_eq!(instance.post("a", "1").await.status, 201);
+    instance.stop();
+    let log = instance.log.clone();
+    instance.ended().await.unwrap();
+    let log = log.text();
+    for line in [
+        "cannot tell that this instance is registered",
+        "could not deregister from a desk",
+    ] {
+        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
+    }
+    assert!(log.contains("gone for lunch"), "{log}");
 }

@@ -10,14 +10,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod agent;
 mod consul;
 mod engines;
-mod fake;
 mod hazelcast;
 mod http;
 mod logging;
 mod logging_lifecycle;
 mod mailbox;
 mod populate_kv;
-mod raw;
+mod registry;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::agent::{Agent, Ports};
-use crate::fake::Fake;
+use crate::support::agent::{Agent, Ports};
+use crate::support::fake::Fake;
 use crate::support::process::Svc;
 
 /// For what takes no time but that of a busy machine.
@@ -250,6 +250,19 @@ fn without_consul_it_gives_up_and_says_what_was_tried_what_answered_and_what_to_
         "{text}"
     );
     assert!(text.lines().count() <= 3 + 2, "said at growing intervals only: {text}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_changes_nothing_else() {
+    let agent = Agent::start();
+    let nowhere = format!("127.0.0.1:{}", Ports::free().http);
+    for (consul, code) in [(&agent.address, 0), (&nowhere, 1)] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = svc(consul, &["--wait", "1s"]);
+        let status = command.stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{status}");
+    }
+    assert_eq!(agent.value("essential_keys_populated").as_deref(), Some("TRUE"));
 }
 
 #[test]

@@ -5,12 +5,19 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stderr,
+    clippy::unwrap_used,
     reason = "what only tests call may end the test"
 )]
 
+pub(crate) mod agent;
 pub(crate) mod engines;
+pub(crate) mod fake;
 pub(crate) mod http;
+pub(crate) mod member;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod python;
+pub(crate) mod raw;
 pub(crate) mod texts;
 pub(crate) mod wait;
+pub(crate) mod wire;

@@ -21,6 +21,8 @@ const LISTEN_DEADLINE: Duration = Duration::from_secs(70);
 const ASK_DEADLINE: Duration = Duration::from_secs(2);
 /// For a process to be gone after SIGKILL.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+/// For the rest of the output of a process that is gone.
+const OUTPUT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Variables of ours that a child gets; all others (`CONSUL_*`, `HZ_*`, `RUST_LOG`, …) would make
 /// a test depend on who runs it.
@@ -145,15 +147,19 @@ impl Svc {
         matches!(self.child().try_wait(), Ok(None))
     }
 
-    /// Waits for the process to end; how it ended.
+    /// Waits for the process to end, and for the last of its output; how it ended.
     ///
     /// # Panics
     /// With all output, if it does not end within `deadline`.
     pub(crate) fn wait_exit(&self, deadline: Duration) -> ExitStatus {
-        wait::until(deadline, || {
+        let status = wait::until(deadline, || {
             self.child().try_wait().expect("the child is ours to wait for")
         })
-        .unwrap_or_else(|| self.fail(&format!("still runs after {deadline:?}")))
+        .unwrap_or_else(|| self.fail(&format!("still runs after {deadline:?}")));
+        if !wait::until_true(OUTPUT_DEADLINE, || self.output.state().ended == 2) {
+            self.fail("its output does not end");
+        }
+        status
     }
 
     /// Panics with what the process said: the first thing one wants to see.

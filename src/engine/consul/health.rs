@@ -231,3 +231,121 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(cursor: &Cursor) -> Duration {
+        cursor.next_query.saturating_duration_since(Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_index_that_grows_or_stays_is_waited_on() {
+        let mut cursor = Cursor::new();
+        assert_eq!(cursor.index, 0, "the first query is answered at once");
+        for index in [7, 7, 9] {
+            cursor.answered(index, Instant::now());
+            assert_eq!(cursor.index, index);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_index_that_goes_back_is_reset() {
+        let mut cursor = Cursor::new();
+        cursor.answered(9, Instant::now());
+        cursor.answered(8, Instant::now());
+        assert_eq!(cursor.index, 0);
+        cursor.answered(8, Instant::now());
+        assert_eq!(cursor.index, 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_resets_the_index() {
+        let mut cursor = Cursor::new();
+        cursor.answered(9, Instant::now());
+        cursor.failed();
+        assert_eq!(cursor.index, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_two_queries_there_is_a_floor_that_a_blocking_query_has_behind_it() {
+        let mut cursor = Cursor::new();
+        assert_eq!(waits(&cursor), Duration::ZERO);
+        cursor.answered(9, Instant::now());
+        assert_eq!(waits(&cursor), FLOOR);
+        let asked_at = Instant::now();
+        tokio::time::advance(WAIT).await;
+        cursor.answered(9, asked_at);
+        assert_eq!(waits(&cursor), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_after_errors_grow_to_a_limit_and_any_answer_resets_them() {
+        let mut cursor = Cursor::new();
+        let pause = |cursor: &mut Cursor| {
+            cursor.failed();
+            waits(cursor)
+        };
+        assert!((FIRST_PAUSE..=2 * FIRST_PAUSE).contains(&pause(&mut cursor)));
+        for _ in 0..1000 {
+            let pause = pause(&mut cursor);
+            assert!(pause > FIRST_PAUSE && pause <= 2 * LONGEST_PAUSE, "{pause:?}");
+        }
+        cursor.answered(1, Instant::now());
+        assert!((FIRST_PAUSE..=2 * FIRST_PAUSE).contains(&pause(&mut cursor)));
+    }
+
+    #[test]
+    fn a_deadline_is_longer_than_what_the_agent_may_wait() {
+        assert!(BLOCKING_DEADLINE > WAIT + WAIT / 16 + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn an_index_is_a_number_from_1() {
+        assert_eq!(index_of(Some(b"1")).ok(), Some(1));
+        assert_eq!(index_of(Some(b"18446744073709551615")).ok(), Some(u64::MAX));
+        for bad in [None, Some(&b""[..]), Some(b"0"), Some(b"-1"), Some(b"x"), Some(b"\xff")] {
+            assert!(index_of(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn instances_are_in_order_and_those_that_cannot_be_called_are_left_out() {
+        let entry = |id: &str, address: &str, port: i64, meta: Option<&str>| Entry {
+            node: Node {
+                address: "10.0.0.9".to_owned(),
+            },
+            service: Service {
+                id: id.to_owned(),
+                address: address.to_owned(),
+                port,
+                meta: meta.map(|version| HashMap::from([("svc".to_owned(), version.to_owned())])),
+            },
+        };
+        let found = instances(
+            "s",
+            vec![
+                entry("c", "", 1, None),
+                entry("b", "::1", 65535, Some("1.2.3")),
+                entry("a", "host", 2, None),
+                entry("a", "other", 2, None),
+                entry("no port", "host", 0, None),
+                entry("bad port", "host", 65536, None),
+                entry("negative", "host", -1, None),
+            ],
+        );
+        let instance = |id: &str, host: &str, port, version: Option<&str>| Instance {
+            id: id.to_owned(),
+            host: host.to_owned(),
+            port,
+            version: version.map(str::to_owned),
+        };
+        let expected = [
+            instance("a", "host", 2, None),
+            instance("b", "::1", 65535, Some("1.2.3")),
+            instance("c", "10.0.0.9", 1, None),
+        ];
+        assert_eq!(found, expected);
+    }
+}

@@ -9,7 +9,8 @@ mod kv;
 
 use std::error::Error;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -284,11 +285,11 @@ fn http_client(options: &ConsulOptions) -> anyhow::Result<reqwest::Client> {
     if let Some(path) = &options.ca_cert {
         let what = || {
             format!(
-                "the authorities to trust for Consul (CONSUL_CACERT) in {}",
+                "cannot use the authorities to trust for Consul: CONSUL_CACERT is {}",
                 path.display()
             )
         };
-        let authorities = Certificate::from_pem_bundle(&read(path).with_context(what)?).with_context(what)?;
+        let authorities = Certificate::from_pem_bundle(&fs::read(path).with_context(what)?).with_context(what)?;
         ensure!(
             !authorities.is_empty(),
             "{}: there is no certificate in PEM form",
@@ -301,18 +302,19 @@ fn http_client(options: &ConsulOptions) -> anyhow::Result<reqwest::Client> {
     }
     match (&options.client_cert, &options.client_key) {
         (Some(cert), Some(key)) => {
-            let what = || format!("our certificate for Consul in {} and {}", cert.display(), key.display());
-            let pem = [read(cert).with_context(what)?, read(key).with_context(what)?].join(&b'\n');
+            let what = || {
+                let (cert, key) = (cert.display(), key.display());
+                format!(
+                    "cannot use our certificate for Consul: CONSUL_CLIENT_CERT is {cert}, CONSUL_CLIENT_KEY is {key}"
+                )
+            };
+            let pem = [fs::read(cert).with_context(what)?, fs::read(key).with_context(what)?].join(&b'\n');
             builder = builder.identity(Identity::from_pem(&pem).with_context(what)?);
         }
         (None, None) => {}
         _ => bail!("CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY have to be given together"),
     }
     builder.build().context("the HTTP client for Consul")
-}
-
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    std::fs::read(path)
 }
 
 /// `GET /v1/status/leader`: the address of the Raft leader as a JSON string, empty where there is none.

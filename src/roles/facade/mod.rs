@@ -131,14 +131,17 @@ impl Facade {
 }
 
 impl Handler for Facade {
-    async fn handle(&self, request: Request) -> Result<Reply, HttpError> {
+    async fn handle(&self, mut request: Request) -> Result<Reply, HttpError> {
         let parts = self
             .parts
             .get()
             .ok_or_else(|| HttpError::unavailable("the mailbox is not open"))?;
+        // For every path, also those that look at no parameter: what is malformed is not acted on.
+        request.query()?;
         match (request.path(), request.method()) {
             ("/message", &Method::POST) => {
-                let message = deliver::deliver(parts, Posted::read(request).await?).await?;
+                let posted = Posted::read(&mut request).await?;
+                let message = deliver::deliver(parts, posted).await?;
                 Ok(reply::json(StatusCode::CREATED, &message))
             }
             ("/message", _) => Err(HttpError::method_not_allowed("POST")),
@@ -153,7 +156,7 @@ impl Handler for Facade {
         let Some(parts) = self.parts.get() else {
             return details;
         };
-        let away = parts.mailbox.check().err().map(|error| error.to_string());
+        let away = parts.mailbox.check().err().map(|error| format!("{:#}", error.cause));
         let mailbox = json!({ "engine": parts.mailbox.describe(), "reachable": away.is_none(), "reason": away });
         details.insert("mailbox".to_owned(), mailbox);
         for service in [&parts.logging, &parts.messages] {

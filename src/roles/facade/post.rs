@@ -28,14 +28,14 @@ pub(super) struct Posted {
 }
 
 impl Posted {
-    /// Reads a request.
+    /// Reads a request. It is to be kept for as long as the message: the server counts the bodies that are in memory.
     ///
     /// # Errors
     ///
     /// 400 where the query, the JSON or the key is malformed, or there are two texts; 413, 415, 422 as
     /// [`Request::json_object`], and 413 for a text of more than [`MAX_TEXT_BYTES`].
-    pub(super) async fn read(request: Request) -> Result<Posted, HttpError> {
-        let key = key(&request)?;
+    pub(super) async fn read(request: &mut Request) -> Result<Posted, HttpError> {
+        let key = key(request)?;
         let text = text(request).await?;
         if text.len() > MAX_TEXT_BYTES {
             return Err(HttpError::too_large(format!(
@@ -71,7 +71,7 @@ fn key(request: &Request) -> Result<Option<Uuid>, HttpError> {
     }
 }
 
-async fn text(request: Request) -> Result<String, HttpError> {
+async fn text(request: &mut Request) -> Result<String, HttpError> {
     let query = request.query()?;
     let Some(text) = query.get("text")? else {
         return text_of_body(request).await;
@@ -85,7 +85,7 @@ async fn text(request: Request) -> Result<String, HttpError> {
     Ok(text.to_owned())
 }
 
-async fn text_of_body(request: Request) -> Result<String, HttpError> {
+async fn text_of_body(request: &mut Request) -> Result<String, HttpError> {
     #[derive(serde::Deserialize)]
     struct Body {
         text: String,
@@ -120,6 +120,7 @@ mod tests {
     use hyper::body::Frame;
 
     use super::*;
+    use crate::http::request::BodyRoom;
 
     const JSON: &str = "content-type: application/json";
     const FORM: &str = "content-type: application/x-www-form-urlencoded";
@@ -132,7 +133,12 @@ mod tests {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        Posted::read(Request::new(request, Duration::from_secs(5))).await
+        Posted::read(&mut Request::new(
+            request,
+            Duration::from_secs(5),
+            BodyRoom::new(MAX_BODY_BYTES),
+        ))
+        .await
     }
 
     async fn status(query: &str, headers: &[&str], body: impl Into<Bytes>) -> u16 {
@@ -273,9 +279,8 @@ mod tests {
             Bytes::from("x"),
         ))]));
         let request = hyper::Request::post("/message?text=a").body(body).unwrap();
-        let refused = Posted::read(Request::new(request, Duration::from_secs(5)))
-            .await
-            .unwrap_err();
+        let mut request = Request::new(request, Duration::from_secs(5), BodyRoom::new(10));
+        let refused = Posted::read(&mut request).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::engine::{Batch, DeliveredPage, Instance, Item, Offered, Registration};
+use crate::http::request::BodyRoom;
 use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 
 const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -179,7 +180,7 @@ impl Setting {
     }
 
     async fn reply(&self, request: hyper::Request<Full<Bytes>>) -> Reply {
-        let handled = self.facade.handle(Request::new(request, SOON));
+        let handled = self.facade.handle(Request::new(request, SOON, BodyRoom::new(0)));
         timeout(SOON, handled)
             .await
             .expect("no answer")
@@ -398,7 +399,8 @@ async fn nothing_is_logged_while_the_mailbox_is_known_to_be_away() {
     );
     assert_eq!((good.seen().len(), setting.offered().len()), (0, 0));
     let health = setting.facade.details();
-    assert_eq!(health["mailbox"]["reachable"], false);
+    let mailbox = json!({ "engine": "a scripted mailbox", "reachable": false, "reason": "connection refused" });
+    assert_eq!(health["mailbox"], mailbox);
     assert_eq!((&health[LOGGING], &health[MESSAGES]), (&json!(["good"]), &json!([])));
 }
 
@@ -629,6 +631,8 @@ async fn paths_and_methods_that_are_not_known_are_answered_so() {
         ("POST", "/messages", 405, Some("GET, HEAD")),
         ("DELETE", "/messages", 405, Some("GET, HEAD")),
         ("HEAD", "/messages", 200, None),
+        ("GET", "/messages?a=%", 400, None),
+        ("GET", "/?a=%FF", 400, None),
     ] {
         let answer = setting.method(method, path).await;
         let given = answer.headers.get(ALLOW).map(|value| value.to_str().unwrap());

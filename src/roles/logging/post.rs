@@ -5,14 +5,14 @@ use std::fmt;
 
 use hyper::StatusCode;
 use hyper::header::IF_NONE_MATCH;
-use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::STORE_DEADLINE;
-use crate::engine::{self, Appended, IfPresent, LogStore, Unavailable};
+use super::deadline::{STORE_DEADLINE, no_answer};
+use crate::engine::{self, Appended, IfPresent, LogStore};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::{self, JSON_SPACE, Request};
 use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES, Message};
@@ -31,7 +31,7 @@ const MAX_SINGLE_BYTES: usize = 7 * 1024 * 1024;
 ///
 /// One message: 201, or an error. An array: 201 where all are stored, else 207; both with the status of each. Where the
 /// store is away for all of an array, that is a plain 503.
-pub(super) async fn log(store: &dyn LogStore, request: Request) -> Result<Reply, HttpError> {
+pub(super) async fn log(store: &dyn LogStore, mut request: Request) -> Result<Reply, HttpError> {
     let if_present = if_present(&request)?;
     let text = request.json_text(MAX_ARRAY_BYTES).await?;
     if text.trim_start_matches(JSON_SPACE).starts_with('[') {
@@ -62,12 +62,10 @@ async fn log_single(store: &dyn LogStore, message: Message, if_present: IfPresen
     let outcome = append(store, &message, if_present).await.pop();
     let [message] = message;
     match outcome {
-        Some(Ok(Appended::Stored)) => Ok(reply::json(
-            StatusCode::CREATED,
-            &Identified {
-                identifier: &message.identifier,
-            },
-        )),
+        Some(Ok(Appended::Stored)) => {
+            let stored = json!({ "identifier": message.identifier });
+            Ok(reply::json(StatusCode::CREATED, &stored))
+        }
         Some(Ok(Appended::Conflict)) => Err(HttpError::conflict(
             "another text is logged under this identifier, and stays",
         )),
@@ -187,19 +185,6 @@ async fn append_until(
     }
 }
 
-fn no_answer(store: &dyn LogStore) -> Unavailable {
-    Unavailable {
-        engine: store.describe(),
-        cause: anyhow::anyhow!("no answer within {STORE_DEADLINE:?}"),
-    }
-}
-
-/// The answer to one message that was stored.
-#[derive(Serialize)]
-struct Identified<'a> {
-    identifier: &'a str,
-}
-
 /// What became of one item of an array.
 #[derive(Serialize)]
 struct Status {
@@ -254,15 +239,15 @@ fn parse_item(item: &RawValue) -> Result<Message, Refused> {
     })
 }
 
-/// The identifier of an item that is no message otherwise.
+/// The identifier of an item that is no message otherwise. Nothing else of the item is kept: it may be large.
 fn identifier_of(item: &RawValue) -> Option<String> {
-    match serde_json::from_str(item.get()) {
-        Ok(Value::Object(mut fields)) => match fields.remove("identifier") {
-            Some(Value::String(identifier)) => Some(identifier),
-            _ => None,
-        },
-        _ => None,
+    #[derive(Deserialize)]
+    struct Identified {
+        identifier: String,
     }
+    request::object::<Identified>(item.get())
+        .ok()
+        .map(|item| item.identifier)
 }
 
 /// The items of an array, as they stand in the text. Of those past one more than [`MAX_MESSAGES`] none is kept.

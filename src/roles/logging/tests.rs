@@ -1,17 +1,25 @@
-//! The router, in front of a log store that lives in memory and fails when it is told to.
+//! The routes, in front of a log store that lives in memory and fails when it is told to.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use anyhow::anyhow;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::{BodyExt, Full};
+use hyper::StatusCode;
 use hyper::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
+use serde_json::{Value, json};
 
-use super::*;
-use crate::engine::{Appended, IfPresent};
-use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES};
+use super::routes::Logging;
+use crate::engine::{self, Appended, IfPresent, LogStore, Page, Unavailable};
+use crate::http::reply::{HttpError, Reply};
+use crate::http::request::{BodyRoom, Request};
+use crate::http::server::Handler;
+use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES, Message};
 
 #[derive(Default)]
 struct MemoryStore {
@@ -143,7 +151,7 @@ impl Router {
     }
 
     async fn ask(&self, request: hyper::Request<Full<Bytes>>) -> Reply {
-        let request = Request::new(request, Duration::from_secs(5));
+        let request = Request::new(request, Duration::from_secs(5), BodyRoom::new(usize::MAX));
         self.logging.handle(request).await.unwrap_or_else(HttpError::into_reply)
     }
 
@@ -284,7 +292,10 @@ async fn what_is_no_message_is_refused_by_what_is_wrong_with_it() {
         "{\"identifier\":1,\"text\":\"a\"}",
     ];
     for unfit in unfit {
-        assert_eq!(router.post(unfit).await.status(), 422, "{unfit}");
+        let reply = router.post(unfit).await;
+        assert_eq!(reply.status(), 422, "{unfit}");
+        let told = body(reply).await["error"]["message"].to_string();
+        assert!(!told.contains("struct"), "in words of this program: {told}");
     }
     let untyped = hyper::Request::post("/log")
         .body(Full::from(message("a", "t")))
@@ -321,6 +332,12 @@ async fn a_bad_item_of_an_array_fails_alone() {
         "7".to_owned(),
         "{\"identifier\":\"surrogate\",\"text\":\"\\ud800\"}".to_owned(),
         "{\"identifier\":\"twice\",\"text\":\"a\",\"text\":\"b\"}".to_owned(),
+        format!(
+            "{{\"identifier\":\"deep\",\"more\":{}{}}}",
+            "[".repeat(1000),
+            "]".repeat(1000)
+        ),
+        "{\"identifier\":\"a\",\"identifier\":\"b\",\"text\":\"t\"}".to_owned(),
         message("", "t"),
         message("away", "t"),
         message("known", "second"),
@@ -334,8 +351,10 @@ async fn a_bad_item_of_an_array_fails_alone() {
         { "identifier": null, "status": 422 },
         { "identifier": null, "status": 422 },
         { "identifier": null, "status": 422 },
-        { "identifier": null, "status": 422 },
+        { "identifier": "surrogate", "status": 422 },
         { "identifier": "twice", "status": 422 },
+        { "identifier": "deep", "status": 422 },
+        { "identifier": null, "status": 422 },
         { "identifier": "", "status": 422 },
         { "identifier": "away", "status": 503 },
         { "identifier": "known", "status": 409 },
@@ -422,6 +441,18 @@ async fn the_log_is_listed_as_texts_or_in_full() {
 }
 
 #[tokio::test]
+async fn a_malformed_query_is_a_400_and_nothing_is_done() {
+    let router = Router::new(MemoryStore::default());
+    router.post(message("a", "1")).await;
+    let delete = hyper::Request::delete("/logs?really=%zz").body(Full::default());
+    assert_eq!(router.ask(delete.unwrap()).await.status(), 400);
+    let post = hyper::Request::post("/log?x=%FF").header(CONTENT_TYPE, "application/json");
+    let post = post.body(Full::from(message("b", "2"))).unwrap();
+    assert_eq!(router.ask(post).await.status(), 400);
+    assert_eq!(body(router.get("/logs").await).await, json!(["1"]));
+}
+
+#[tokio::test]
 async fn entries_that_are_no_messages_are_counted_in_health() {
     let router = Router::new(MemoryStore {
         foreign: 3,
@@ -454,7 +485,8 @@ async fn a_store_that_is_away_is_a_503_and_shows_in_health() {
     assert_eq!(clearing.await.status(), 503);
     let details = router.logging.details();
     assert_eq!(details["log_store"]["reachable"], false);
-    assert_eq!(details["log_store"]["reason"], "a store in memory: connection refused");
+    assert_eq!(details["log_store"]["engine"], "a store in memory");
+    assert_eq!(details["log_store"]["reason"], "connection refused");
 }
 
 #[tokio::test(start_paused = true)]

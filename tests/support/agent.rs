@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::wait;
+use super::wait;
 
 /// An agent with a leader within 30 s, or the test fails.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -19,11 +19,13 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Agent {
     /// `127.0.0.1:port` of its HTTP interface; `https` on the same port where it was started with certificates.
     pub(crate) address: String,
+    ports: Ports,
     child: Child,
     folder: Folder,
 }
 
 /// The ports that an agent will listen on.
+#[derive(Clone, Copy)]
 pub(crate) struct Ports {
     pub(crate) http: u16,
     server: u16,
@@ -93,9 +95,52 @@ impl Agent {
             .unwrap();
         Self {
             address: format!("127.0.0.1:{}", ports.http),
+            ports: *ports,
             child,
             folder,
         }
+    }
+
+    /// Kills the agent.
+    pub(crate) fn kill(self) -> Ports {
+        self.ports
+    }
+
+    /// An agent that has a leader, on the ports of one that was killed, with nothing of what that knew.
+    pub(crate) fn start_empty(ports: &Ports) -> Self {
+        let agent = Self::spawn(ports, &json!({}));
+        assert!(agent.wait_for_leader(), "the ports are free again");
+        agent
+    }
+
+    /// What it answers to `GET /v1/<path>`.
+    ///
+    /// # Panics
+    /// Where that is no success, and no JSON.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let answer = self.ask(&[], path).unwrap_or_else(|| panic!("no success: {path}"));
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    /// `PUT /v1/<path>`.
+    ///
+    /// # Panics
+    /// Where the answer is no success.
+    pub(crate) fn send(&self, path: &str, body: &Value) {
+        let body = body.to_string();
+        let sent = self.ask(&["-X", "PUT", "--data-binary", &body], path);
+        assert!(sent.is_some(), "no success: {path}");
+    }
+
+    /// The ids of the passing instances of a service, in order.
+    pub(crate) fn passing(&self, service: &str) -> Vec<String> {
+        let entries = self.get(&format!("health/service/{service}?passing"));
+        let entries = entries.as_array().unwrap().iter();
+        let mut ids: Vec<String> = entries
+            .map(|entry| entry["Service"]["ID"].as_str().unwrap().to_owned())
+            .collect();
+        ids.sort();
+        ids
     }
 
     /// Waits for the leader; `false` where the agent gave up, say because a port is taken.
@@ -129,9 +174,13 @@ impl Agent {
         assert_eq!(written.as_deref(), Some(b"true".as_slice()));
     }
 
-    /// Asks by a program that is not under test. `None` where the answer is no success.
     fn curl(&self, options: &[&str], key: &str) -> Option<Vec<u8>> {
-        let url = format!("http://{}/v1/kv/{key}", self.address);
+        self.ask(options, &format!("kv/{key}"))
+    }
+
+    /// Asks by a program that is not under test. `None` where the answer is no success.
+    fn ask(&self, options: &[&str], path: &str) -> Option<Vec<u8>> {
+        let url = format!("http://{}/v1/{path}", self.address);
         let output = Command::new("curl")
             .args(["-sf", "--noproxy", "*"])
             .args(options)

@@ -1,0 +1,131 @@
+//! What a logging instance answers, from the log store behind it.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /log`, one message or an array of them | 201, 207 where only a part could be stored: see `post` |
+//! | `GET /logs` | 200, all texts, streamed; with `?full=true` all messages |
+//! | `DELETE /logs` | 200, and the log is empty |
+//! | `GET /health` | 200 while it can take requests, also when the log store is away, which shows in the body |
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::stream::{Stream, StreamExt, TryStreamExt};
+use hyper::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use tracing::warn;
+
+use super::deadline::within_deadline;
+use super::post;
+use crate::engine::{self, LogStore, Page};
+use crate::http::reply::{self, HttpError, Reply};
+use crate::http::request::Request;
+use crate::http::server::Handler;
+use crate::message::Message;
+
+/// What all requests of an instance share.
+#[derive(Default)]
+pub(super) struct Logging {
+    /// `None` before the log store is opened and after it is closed.
+    store: RwLock<Option<Arc<dyn LogStore>>>,
+    /// Entries that were left out of answers since the start, because they are no messages.
+    skipped: Arc<AtomicU64>,
+}
+
+impl Logging {
+    pub(super) fn open(&self, store: Arc<dyn LogStore>) {
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = Some(store);
+    }
+
+    pub(super) fn close(&self) {
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn opened(&self) -> Option<Arc<dyn LogStore>> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// `GET /logs`: the texts, or with `full=true` the messages.
+    async fn list(&self, store: Arc<dyn LogStore>, full: bool) -> Result<Reply, HttpError> {
+        let messages = messages(store, self.skipped.clone());
+        if full {
+            return reply::json_array(messages).await;
+        }
+        let text = |message: Message| message.text;
+        reply::json_array(messages.map_ok(move |page| page.into_iter().map(text).collect::<Vec<String>>())).await
+    }
+}
+
+impl Handler for Logging {
+    async fn handle(&self, request: Request) -> Result<Reply, HttpError> {
+        let store = self
+            .opened()
+            .ok_or_else(|| HttpError::unavailable("the log store is not open"))?;
+        // For every path, also those that look at no parameter: what is malformed is not acted on.
+        let query = request.query()?;
+        match (request.path(), request.method()) {
+            ("/log", &Method::POST) => post::log(&*store, request).await,
+            ("/log", _) => Err(HttpError::method_not_allowed("POST")),
+            ("/logs", &Method::GET) => self.list(store, query.flag("full")?).await,
+            ("/logs", &Method::DELETE) => {
+                within_deadline(&*store, store.clear()).await??;
+                Ok(reply::json(StatusCode::OK, &json!({})))
+            }
+            ("/logs", _) => Err(HttpError::method_not_allowed("GET, HEAD, DELETE")),
+            _ => Err(HttpError::not_found()),
+        }
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        if let Some(store) = self.opened() {
+            let away = store.check().err().map(|error| format!("{:#}", error.cause));
+            let state = json!({ "engine": store.describe(), "reachable": away.is_none(), "reason": away });
+            details.insert("log_store".to_owned(), state);
+        }
+        details.insert(
+            "skipped_entries".to_owned(),
+            self.skipped.load(Ordering::Relaxed).into(),
+        );
+        details
+    }
+}
+
+/// All messages of the log, page by page. A page that does not come within its deadline is an error.
+fn messages(
+    store: Arc<dyn LogStore>,
+    skipped: Arc<AtomicU64>,
+) -> impl Stream<Item = engine::Result<Vec<Message>>> + Send + 'static {
+    async_stream::try_stream! {
+        let mut skipped = Skipped { here: 0, total: skipped };
+        let mut pages = store.all();
+        while let Some(page) = within_deadline(&*store, pages.next()).await?.transpose()? {
+            skipped.count(&page);
+            yield page.messages;
+        }
+    }
+}
+
+/// The entries that one read left out. Said once, when the read ends, however it ends.
+struct Skipped {
+    here: u64,
+    total: Arc<AtomicU64>,
+}
+
+impl Skipped {
+    fn count(&mut self, page: &Page) {
+        self.here = self.here.saturating_add(page.skipped);
+        self.total.fetch_add(page.skipped, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Skipped {
+    fn drop(&mut self) {
+        if self.here > 0 {
+            warn!(
+                skipped = self.here,
+                "left entries out of a list of the log: they are no texts, other clients wrote them"
+            );
+        }
+    }
+}
