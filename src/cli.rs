@@ -32,7 +32,8 @@ pub struct Cli {
     pub role: Role,
 
     /// What to log, to standard error: a level (error, warn, info, debug, trace) or `target=level`, in a comma list. The
-    /// libraries consulrs, rustify, reqwest and hyper are quiet unless they are named
+    /// libraries consulrs, rustify, reqwest and hyper are quiet unless they are named. debug follows each message by its
+    /// identifier
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = telemetry::DEFAULT_FILTER)]
     #[arg(value_parser = telemetry::check_filter, display_order = 900)]
     pub log: String,
@@ -53,6 +54,12 @@ pub enum Role {
     /// Answers at once, with 503 until the settings and the log are there. Stops cleanly on SIGINT and SIGTERM.
     #[command(after_help = CONSUL_HELP)]
     Logging(LoggingOptions),
+
+    /// Run one messages instance: it delivers what waits in the mailbox, and shows what was delivered
+    ///
+    /// Answers at once, with 503 until the settings and the mailbox are there. Stops cleanly on SIGINT and SIGTERM.
+    #[command(after_help = CONSUL_HELP)]
+    Messages(MessagesOptions),
 
     /// Write the shared settings into Consul's KV store, then exit
     ///
@@ -120,6 +127,32 @@ pub struct LoggingOptions {
     pub consul: ConsulArgs,
 
     /// Members of the Hazelcast cluster that keeps the logs: comma list of host:port [default: what the KV store names]
+    #[arg(
+        long,
+        env = "HZ_NETWORK_PUBLICADDRESS",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = config::parse_member)]
+    pub hazelcast: Option<Vec<String>>,
+
+    /// When to give up, and which key says that all is there.
+    #[command(flatten)]
+    pub start: StartArgs,
+}
+
+/// Options of `svc messages`.
+#[derive(Args, Debug)]
+pub struct MessagesOptions {
+    /// Where it listens.
+    #[command(flatten)]
+    pub listen: ListenArgs<8180>,
+
+    /// Where the settings are read, and the instance is registered.
+    #[command(flatten)]
+    pub consul: ConsulArgs,
+
+    /// Members of the Hazelcast cluster that has the queue: comma list of host:port [default: what the KV store names]
     #[arg(
         long,
         env = "HZ_NETWORK_PUBLICADDRESS",

@@ -24,6 +24,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         match cli.role {
             Role::Facade(options) => roles::facade::run(options, stop).await,
             Role::Logging(options) => roles::logging::run(options, stop).await,
+            Role::Messages(options) => roles::messages::run(options, stop).await,
             Role::PopulateKv(options) => roles::populate_kv::run(options, stop).await,
         }
     }));

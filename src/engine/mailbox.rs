@@ -27,7 +27,7 @@ pub struct Batch {
 pub enum Offered {
     /// It waits in the mailbox, on its owner and on its backup.
     Accepted,
-    /// The mailbox is full; the batch is not in it.
+    /// The mailbox is full; the batch is not in it, unless an earlier try of the same call put it there unheard.
     Full,
 }
 

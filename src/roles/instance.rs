@@ -44,7 +44,6 @@ pub(super) struct Identity {
 ///
 /// # Errors
 /// Those of both.
-#[allow(dead_code, reason = "for roles that nobody runs on a port of his own")]
 pub(super) async fn run<H: Handler>(
     identity: Identity,
     registry: Arc<dyn Registry>,

@@ -13,6 +13,7 @@
 mod support;
 
 mod backups;
+mod deliveries;
 mod heartbeat;
 mod hostile;
 mod members;

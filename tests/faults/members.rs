@@ -22,6 +22,9 @@ const WHOLE: Duration = Duration::from_secs(90);
 /// How long after a failure the cluster may take to serve again.
 const SERVES_AGAIN: Duration = Duration::from_secs(30);
 
+/// Held by a test that loads the machine: one at a time.
+pub(crate) static TURN: Mutex<()> = Mutex::const_new(());
+
 /// The engines of this binary: three members for these tests, and one that the tests of the network leave alone.
 fn engines() -> &'static Engines {
     static ENGINES: OnceLock<Engines> = OnceLock::new();
@@ -46,7 +49,6 @@ pub(crate) async fn single_member() -> (&'static str, SocketAddr) {
 
 /// Three members for one test at a time, all of them up and their backups complete.
 async fn three_members() -> (MutexGuard<'static, ()>, &'static Cluster) {
-    static TURN: Mutex<()> = Mutex::const_new(());
     let turn = TURN.lock().await;
     let cluster = blocking(|| {
         let cluster = &engines().logging;

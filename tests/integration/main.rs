@@ -17,5 +17,6 @@ mod http;
 mod logging;
 mod logging_lifecycle;
 mod mailbox;
+mod messages;
 mod populate_kv;
 mod registry;

@@ -14,6 +14,7 @@ pub(crate) mod engines;
 pub(crate) mod fake;
 pub(crate) mod http;
 pub(crate) mod member;
+pub(crate) mod messages;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod python;

@@ -13,15 +13,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
-use tracing::warn;
 
 use super::deadline::within_deadline;
 use super::post;
-use crate::engine::{self, LogStore, Page};
+use crate::engine::{self, LogStore};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
 use crate::http::server::Handler;
 use crate::message::Message;
+use crate::roles::listing::LeftOut;
 
 /// What all requests of an instance share.
 #[derive(Default)]
@@ -97,35 +97,11 @@ fn messages(
     skipped: Arc<AtomicU64>,
 ) -> impl Stream<Item = engine::Result<Vec<Message>>> + Send + 'static {
     async_stream::try_stream! {
-        let mut skipped = Skipped { here: 0, total: skipped };
+        let mut left_out = LeftOut::of("the log", skipped);
         let mut pages = store.all();
         while let Some(page) = within_deadline(&*store, pages.next()).await?.transpose()? {
-            skipped.count(&page);
+            left_out.count(page.skipped);
             yield page.messages;
-        }
-    }
-}
-
-/// The entries that one read left out. Said once, when the read ends, however it ends.
-struct Skipped {
-    here: u64,
-    total: Arc<AtomicU64>,
-}
-
-impl Skipped {
-    fn count(&mut self, page: &Page) {
-        self.here = self.here.saturating_add(page.skipped);
-        self.total.fetch_add(page.skipped, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Skipped {
-    fn drop(&mut self) {
-        if self.here > 0 {
-            warn!(
-                skipped = self.here,
-                "left entries out of a list of the log: they are no texts, other clients wrote them"
-            );
         }
     }
 }

@@ -1,0 +1,221 @@
+//! `svc messages`: delivers what waits in the mailbox, and shows what was delivered, by whichever instance.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /messages` | 200, all texts, streamed; with `?full=true` all messages, each with the instance that delivered it |
+//! | `GET /health` | 200 while it can take requests, also when the mailbox is away, which shows in the body |
+//!
+//! An instance holds no state: what it has delivered is in the mailbox, and what it was about to deliver still waits there.
+
+mod deliverer;
+mod progress;
+mod rendezvous;
+mod turns;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::stream::{Stream, StreamExt, TryStreamExt};
+use hyper::Method;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tracing::info;
+
+use self::deliverer::Deliverer;
+use self::progress::Progress;
+use super::deadline::within;
+use super::instance::{self, Identity};
+use super::listing::LeftOut;
+use crate::cli::MessagesOptions;
+use crate::config::MailboxSettings;
+use crate::discovery::Discovery;
+use crate::engine::{self, DeliveredMessage, Mailbox, Settings, Unavailable};
+use crate::http::health::Health;
+use crate::http::reply::{self, HttpError, Reply};
+use crate::http::request::Request;
+use crate::http::server::Handler;
+use crate::wait::{NotYet, Wait};
+
+/// The role's name, in `GET /health` and in the log.
+const ROLE: &str = "messages";
+
+/// The role's service in the registry.
+const SERVICE: &str = "messages-service";
+
+/// How long the mailbox may take for one step of a delivery, or for one page of a list. A client is to have its 503
+/// within 5 s.
+const MAILBOX_DEADLINE: Duration = Duration::from_millis(4500);
+
+/// Runs one instance until `stop` is done.
+///
+/// # Errors
+///
+/// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
+pub async fn run(options: MessagesOptions, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+    let consul = options.consul.options()?;
+    let (settings, registry) = (engine::connect_settings(&consul)?, engine::connect_registry(&consul)?);
+    let messages = Arc::new(Messages::default());
+    let identity = Identity {
+        role: ROLE,
+        service: SERVICE,
+        listen: options.listen.clone().into(),
+    };
+    let stop = stop.shared();
+    let mut deliverer = None;
+    let open = async |health: &Health, registration: &engine::Registration| {
+        let mailbox = open_mailbox(&*settings, &options, health).await?;
+        info!(role = ROLE, mailbox = mailbox.describe(), "the mailbox is open");
+        messages.open(mailbox.clone());
+        deliverer = Some(Deliverer::start(
+            mailbox,
+            registration.id(),
+            live(Discovery::follow(registry.clone(), SERVICE)),
+            messages.progress.clone(),
+            stop.clone(),
+        ));
+        Ok(())
+    };
+    let outcome = instance::run(identity, registry.clone(), messages.clone(), open, stop.clone()).await;
+    if let Some(deliverer) = deliverer {
+        deliverer.finish().await;
+    }
+    messages.close();
+    outcome
+}
+
+/// Waits for the settings, and for the mailbox that they name.
+async fn open_mailbox(
+    settings: &dyn Settings,
+    options: &MessagesOptions,
+    health: &Health,
+) -> anyhow::Result<Arc<dyn Mailbox>> {
+    let wait = Wait::up_to(options.start.wait);
+    health.waiting(format!("waiting for {}", settings.describe()));
+    let found = MailboxSettings::wait_for(settings, &options.start.ready_key, &wait).await?;
+    let members = options.hazelcast.as_ref().unwrap_or(&found.members);
+    let mailbox = engine::connect_mailbox(&found.cluster_name, &found.queue_name, members, ROLE)?;
+    health.waiting(format!("waiting for {}", mailbox.describe()));
+    let not_yet = |error: Unavailable| NotYet {
+        subject: mailbox.describe(),
+        answer: format!("{:#}", error.cause),
+        advice: mailbox.advice(),
+    };
+    wait.until(async || mailbox.ready().await.map_err(not_yet)).await?;
+    Ok(mailbox)
+}
+
+/// The ids of the live instances that deliver as this one does. One of another origin takes what it finds by itself, and
+/// leaves nothing that is its own to wait for.
+fn live(discovery: Discovery) -> deliverer::Live {
+    Box::new(move || {
+        let instances = discovery.instances();
+        let ours = instances.iter().filter(|instance| instance.version.is_some());
+        ours.map(|instance| instance.id.clone()).collect()
+    })
+}
+
+/// What all requests of an instance share.
+#[derive(Default)]
+struct Messages {
+    /// `None` before the mailbox is opened and after it is closed.
+    mailbox: RwLock<Option<Arc<dyn Mailbox>>>,
+    progress: Arc<Progress>,
+    /// Entries that were left out of answers since the start, because they are no deliveries.
+    skipped: Arc<AtomicU64>,
+}
+
+impl Messages {
+    fn open(&self, mailbox: Arc<dyn Mailbox>) {
+        *self.mailbox.write().unwrap_or_else(PoisonError::into_inner) = Some(mailbox);
+    }
+
+    fn close(&self) {
+        *self.mailbox.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn opened(&self) -> Option<Arc<dyn Mailbox>> {
+        self.mailbox.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// `GET /messages`: the texts, or with `full=true` the messages and who delivered them.
+    async fn list(&self, mailbox: Arc<dyn Mailbox>, full: bool) -> Result<Reply, HttpError> {
+        let delivered = delivered(mailbox, self.skipped.clone());
+        if full {
+            return reply::json_array(delivered.map_ok(|page| listed(page, Listed::from))).await;
+        }
+        reply::json_array(delivered.map_ok(|page| listed(page, |delivered| delivered.message.text))).await
+    }
+}
+
+/// A delivered message, as `?full=true` shows it.
+#[derive(Serialize)]
+struct Listed {
+    identifier: String,
+    text: String,
+    by: String,
+}
+
+impl From<DeliveredMessage> for Listed {
+    fn from(DeliveredMessage { message, by }: DeliveredMessage) -> Self {
+        Self {
+            identifier: message.identifier,
+            text: message.text,
+            by,
+        }
+    }
+}
+
+fn listed<T>(page: Vec<DeliveredMessage>, as_listed: impl Fn(DeliveredMessage) -> T) -> Vec<T> {
+    page.into_iter().map(as_listed).collect()
+}
+
+impl Handler for Messages {
+    async fn handle(&self, request: Request) -> Result<Reply, HttpError> {
+        let mailbox = self
+            .opened()
+            .ok_or_else(|| HttpError::unavailable("the mailbox is not open"))?;
+        // For every path, also those that look at no parameter: what is malformed is not acted on.
+        let query = request.query()?;
+        match (request.path(), request.method()) {
+            ("/messages", &Method::GET) => self.list(mailbox, query.flag("full")?).await,
+            ("/messages", _) => Err(HttpError::method_not_allowed("GET, HEAD")),
+            _ => Err(HttpError::not_found()),
+        }
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        if let Some(mailbox) = self.opened() {
+            let away = mailbox.check().err().map(|error| format!("{:#}", error.cause));
+            let state = json!({ "engine": mailbox.describe(), "reachable": away.is_none(), "reason": away });
+            details.insert("mailbox".to_owned(), state);
+        }
+        details.insert("deliveries".to_owned(), self.progress.details());
+        details.insert(
+            "skipped_entries".to_owned(),
+            self.skipped.load(Ordering::Relaxed).into(),
+        );
+        details
+    }
+}
+
+/// All that was delivered, page by page. A page that does not come within [`MAILBOX_DEADLINE`] is an error.
+fn delivered(
+    mailbox: Arc<dyn Mailbox>,
+    skipped: Arc<AtomicU64>,
+) -> impl Stream<Item = engine::Result<Vec<DeliveredMessage>>> + Send + 'static {
+    async_stream::try_stream! {
+        let mut left_out = LeftOut::of("delivered messages", skipped);
+        let mut pages = mailbox.all();
+        let describe = || mailbox.describe();
+        while let Some(page) = within(MAILBOX_DEADLINE, describe, pages.next()).await?.transpose()? {
+            left_out.count(page.skipped);
+            yield page.messages;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! The deliverer and the router, in front of a mailbox that a test holds in its hands.
+
+mod deliveries;
+mod router;
+mod scripted;

@@ -1,0 +1,218 @@
+//! A mailbox in memory that fails and hangs when it is told to.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::anyhow;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use crate::engine::{self, Batch, DeliveredMessage, DeliveredPage, Item, Mailbox, Offered, Unavailable};
+use crate::message::Message;
+
+/// What a step is called in the script: the operation, or the operation and the item's token.
+fn steps(operation: &str, token: &[u8]) -> [String; 2] {
+    [
+        operation.to_owned(),
+        format!("{operation} {}", String::from_utf8_lossy(token)),
+    ]
+}
+
+pub(super) struct Scripted {
+    state: Mutex<State>,
+    news: Notify,
+    /// A step in `State::gated` waits for a permit.
+    pub(super) gate: Semaphore,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) waiting: Vec<Item>,
+    /// By batch: who delivered it, and its messages.
+    pub(super) delivered: BTreeMap<String, (String, Vec<Message>)>,
+    /// By token: the reason.
+    pub(super) rejected: BTreeMap<Vec<u8>, String>,
+    /// Steps that fail.
+    pub(super) failing: HashSet<String>,
+    /// Steps that wait at the gate before they do anything.
+    pub(super) gated: HashSet<String>,
+    /// Steps that were begun, in their order.
+    pub(super) begun: Vec<String>,
+    /// When each look was.
+    pub(super) looks: Vec<Instant>,
+    /// Delivered entries that cannot be read.
+    pub(super) skipped: u64,
+}
+
+impl Scripted {
+    pub(super) fn new(items: impl IntoIterator<Item = Item>) -> Arc<Self> {
+        let state = State {
+            waiting: items.into_iter().collect(),
+            ..State::default()
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            news: Notify::new(),
+            gate: Semaphore::new(0),
+        })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(super) fn fail(&self, step: &str) {
+        self.state().failing.insert(step.to_owned());
+    }
+
+    pub(super) fn heal(&self) {
+        self.state().failing.clear();
+    }
+
+    pub(super) fn hold(&self, step: &str) {
+        self.state().gated.insert(step.to_owned());
+    }
+
+    pub(super) fn put(&self, item: Item) {
+        self.state().waiting.push(item);
+        self.news.notify_one();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.state().waiting.is_empty()
+    }
+
+    /// Who delivered each batch.
+    pub(super) fn delivered_by(&self) -> BTreeMap<String, String> {
+        let state = self.state();
+        let delivered = state.delivered.iter();
+        delivered.map(|(id, (by, _))| (id.clone(), by.clone())).collect()
+    }
+
+    fn away(&self, cause: &str) -> Unavailable {
+        Unavailable {
+            engine: self.describe(),
+            cause: anyhow!(cause.to_owned()),
+        }
+    }
+
+    async fn step(&self, operation: &str, token: &[u8]) -> engine::Result<()> {
+        let names = steps(operation, token);
+        let is_gated = {
+            let mut state = self.state();
+            state.begun.push(names[1].trim().to_owned());
+            names.iter().any(|name| state.gated.contains(name))
+        };
+        if is_gated {
+            self.gate.acquire().await.unwrap().forget();
+        }
+        if names.iter().any(|name| self.state().failing.contains(name)) {
+            return Err(self.away(&format!("{} refused", names[1].trim())));
+        }
+        Ok(())
+    }
+}
+
+impl Mailbox for Scripted {
+    fn describe(&self) -> String {
+        "a mailbox in memory".to_owned()
+    }
+
+    fn advice(&self) -> String {
+        "let it succeed".to_owned()
+    }
+
+    fn ready(&self) -> BoxFuture<'_, engine::Result<()>> {
+        std::future::ready(self.check()).boxed()
+    }
+
+    fn check(&self) -> engine::Result<()> {
+        if self.state().failing.contains("look") {
+            return Err(self.away("connection refused"));
+        }
+        Ok(())
+    }
+
+    fn offer<'a>(&'a self, _: &'a Batch) -> BoxFuture<'a, engine::Result<Offered>> {
+        unreachable!("a messages instance offers nothing")
+    }
+
+    fn look(&self) -> BoxFuture<'_, engine::Result<Vec<Item>>> {
+        async {
+            self.state().looks.push(Instant::now());
+            self.step("look", b"").await?;
+            Ok(self.state().waiting.clone())
+        }
+        .boxed()
+    }
+
+    fn store<'a>(&'a self, batch: &'a Batch, by: &'a str) -> BoxFuture<'a, engine::Result<()>> {
+        async {
+            self.step("store", batch.id.as_bytes()).await?;
+            let entry = (by.to_owned(), batch.messages.clone());
+            self.state().delivered.entry(batch.id.clone()).or_insert(entry);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn reject<'a>(&'a self, item: &'a Item, reason: &'a str) -> BoxFuture<'a, engine::Result<()>> {
+        async {
+            self.step("reject", &item.token).await?;
+            self.state().rejected.insert(item.token.to_vec(), reason.to_owned());
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, engine::Result<()>> {
+        async move {
+            self.step("remove", &item.token).await?;
+            let mut state = self.state();
+            let is_kept = match &item.content {
+                Ok(batch) => state.delivered.contains_key(&batch.id),
+                Err(_) => state.rejected.contains_key(item.token.as_ref()),
+            };
+            assert!(is_kept, "an item is taken out before it is kept elsewhere: {item:?}");
+            if let Some(at) = state.waiting.iter().position(|waiting| waiting.token == item.token) {
+                state.waiting.remove(at);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn all(&self) -> BoxStream<'_, engine::Result<DeliveredPage>> {
+        let state = self.state();
+        if state.failing.contains("all") {
+            return stream::iter([Err(self.away("connection refused"))]).boxed();
+        }
+        let page = |(by, messages): &(String, Vec<Message>)| DeliveredPage {
+            messages: messages
+                .iter()
+                .map(|message| DeliveredMessage {
+                    message: message.clone(),
+                    by: by.clone(),
+                })
+                .collect(),
+            skipped: 0,
+        };
+        let mut pages: Vec<_> = state.delivered.values().map(page).collect();
+        pages.push(DeliveredPage {
+            messages: Vec::new(),
+            skipped: state.skipped,
+        });
+        stream::iter(pages.into_iter().map(Ok)).boxed()
+    }
+
+    fn news(&self) -> BoxStream<'_, ()> {
+        stream::unfold((), |()| async {
+            self.news.notified().await;
+            Some(((), ()))
+        })
+        .boxed()
+    }
+}
