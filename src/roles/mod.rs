@@ -5,5 +5,6 @@ pub mod facade;
 mod instance;
 mod listing;
 pub mod logging;
+mod mailbox;
 pub mod messages;
 pub mod populate_kv;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::anyhow;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue, IF_NONE_MATCH};
 use hyper::{Method, StatusCode, Uri};
@@ -13,10 +12,11 @@ use uuid::Uuid;
 use super::post::Posted;
 use super::tries::{Tries, Try, describe_answer};
 use super::{DEADLINE, Parts};
-use crate::engine::{Batch, Mailbox, Offered, Unavailable};
+use crate::engine::{Batch, Mailbox, Offered};
 use crate::http::client::{Call, Client};
 use crate::http::reply::HttpError;
 use crate::message::Message;
+use crate::roles::deadline::no_answer;
 
 /// Longest answer of a logging instance that is read, in bytes: one of another origin may answer with the message.
 const MOST_ANSWER_BYTES: usize = 8 * 1024 * 1024;
@@ -145,10 +145,7 @@ async fn offer(mailbox: &dyn Mailbox, batch: &Batch, deadline: Instant) -> Resul
         }
         sleep(OFFER_PAUSE.min(deadline.saturating_duration_since(Instant::now()))).await;
     }
-    let late = || Unavailable {
-        engine: mailbox.describe(),
-        cause: anyhow!("the message was not handed over within {DEADLINE:?}"),
-    };
+    let late = || no_answer(DEADLINE, mailbox.describe());
     Err(last.unwrap_or_else(late).into())
 }
 
@@ -180,7 +177,7 @@ mod tests {
         let (hung, after, offers) = offered(vec![Offer::Hang]).await;
         assert_eq!(
             hung.unwrap_err().message(),
-            "engine away: a scripted mailbox: the message was not handed over within 4.7s"
+            "engine away: a scripted mailbox: no answer within 4.7s"
         );
         assert!(after < Duration::from_secs(5) && offers == 1, "{after:?}");
 

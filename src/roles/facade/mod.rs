@@ -17,21 +17,19 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
-use tracing::info;
 
 use self::post::Posted;
 use self::tries::Service;
 use super::instance::{self, Identity};
+use super::mailbox;
 use crate::cli::FacadeOptions;
-use crate::config::MailboxSettings;
 use crate::discovery::Discovery;
-use crate::engine::{self, Mailbox, Registry, Settings, Unavailable};
+use crate::engine::{self, Mailbox, Registry};
 use crate::http::client::Client;
 use crate::http::health::Health;
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
 use crate::http::server::Handler;
-use crate::wait::{NotYet, Wait};
 
 /// The role's name, in `GET /health`, in the log, and on the mailbox.
 const ROLE: &str = "facade";
@@ -64,34 +62,12 @@ pub async fn run(options: FacadeOptions, stop: impl Future<Output = ()>) -> anyh
     let open = {
         let (facade, registry) = (facade.clone(), registry.clone());
         async move |health: &Health, _: &engine::Registration| {
-            let mailbox = open_mailbox(&*settings, &options, health).await?;
+            let mailbox = mailbox::open(ROLE, &*settings, options.hazelcast.as_deref(), &options.start, health).await?;
             facade.open(mailbox, &registry).await;
             Ok(())
         }
     };
     instance::run(identity, registry, facade, open, stop).await
-}
-
-/// Waits for the settings, and for the mailbox that they name.
-async fn open_mailbox(
-    settings: &dyn Settings,
-    options: &FacadeOptions,
-    health: &Health,
-) -> anyhow::Result<Arc<dyn Mailbox>> {
-    let wait = Wait::up_to(options.start.wait);
-    health.waiting(format!("waiting for {}", settings.describe()));
-    let found = MailboxSettings::wait_for(settings, &options.start.ready_key, &wait).await?;
-    let members = options.hazelcast.as_ref().unwrap_or(&found.members);
-    let mailbox = engine::connect_mailbox(&found.cluster_name, &found.queue_name, members, ROLE)?;
-    health.waiting(format!("waiting for {}", mailbox.describe()));
-    let not_yet = |error: Unavailable| NotYet {
-        subject: mailbox.describe(),
-        answer: format!("{:#}", error.cause),
-        advice: mailbox.advice(),
-    };
-    wait.until(async || mailbox.ready().await.map_err(not_yet)).await?;
-    info!(mailbox = mailbox.describe(), "found the mailbox");
-    Ok(mailbox)
 }
 
 /// What all requests of an instance share.

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::engine::{Batch, DeliveredPage, Instance, Item, Offered, Registration};
+use crate::engine::{Batch, DeliveredPage, Instance, Item, Offered, Registration, Unavailable};
 use crate::http::request::BodyRoom;
 use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 
