@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::cluster::{Member, View};
 use super::codec::client;
 use super::config::{Config, Routing};
 use super::data::ToData;
+use super::deadline::Deadline;
 use super::error::{Error, Kind, Result};
-use super::invocation::{Background, Shared, shut_down};
+use super::invocation::{Shared, Stop, shut_down};
 use super::listener::{Listener, Registration};
 use super::map::Map;
 use super::partition::partition_id;
@@ -42,8 +42,12 @@ impl Client {
     /// Begins to connect and returns at once. See [`Client::ready`] for the outcome.
     ///
     /// # Errors
-    /// [`Kind::Configuration`] where no member's address is given, or one does not parse.
+    /// [`Kind::Configuration`] where no member's address is given, one does not parse, or a duration is zero.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub fn start(config: Config) -> Result<Self> {
+        config.check_durations()?;
         let endpoints = config.endpoints()?;
         let config = Arc::new(config);
         let calls = Arc::new(PendingCalls::new(
@@ -53,9 +57,9 @@ impl Client {
         let (published, view) = watch::channel(Arc::new(View::default()));
         let (stop, stopped) = oneshot::channel();
         let supervisor = Supervisor::new(Arc::clone(&config), endpoints, calls, published);
-        let background = Background::new(stop, tokio::spawn(supervisor.run(stopped)));
+        tokio::spawn(supervisor.run(stopped));
         Ok(Self {
-            shared: Arc::new(Shared::new(config, view, background)),
+            shared: Arc::new(Shared::new(config, view, Stop::new(stop))),
         })
     }
 
@@ -76,17 +80,18 @@ impl Client {
     /// [`Kind::TimedOut`] past `limit`, with what each address answered as its source; [`Kind::ShutDown`].
     pub async fn ready(&self, limit: Duration) -> Result<()> {
         let mut view = self.shared.view.clone();
-        let deadline = Instant::now() + limit;
+        let deadline = Deadline::after(limit);
         let is_connected = |view: &Arc<View>| !view.connections.is_empty();
-        match timeout_at(deadline, view.wait_for(is_connected)).await {
+        match deadline.bound(view.wait_for(is_connected)).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return Err(shut_down()),
             Err(_) => return Err(self.not_ready(limit)),
         }
         if self.shared.config.routing == Routing::AllMembers {
-            let soon = deadline.min(Instant::now() + self.shared.config.connect_timeout);
+            let soon = Deadline::after(self.shared.config.connect_timeout);
             // One member out of reach keeps nobody from using the others.
-            let _ = timeout_at(soon, view.wait_for(|view| view.is_complete())).await;
+            let all = deadline.bound(soon.bound(view.wait_for(|view| view.is_complete())));
+            let _ = all.await;
         }
         Ok(())
     }
@@ -173,8 +178,9 @@ impl Client {
         Listener::spawn(Arc::clone(&self.shared), registration)
     }
 
-    /// Closes the connections; calls on their way and later ones fail with [`Kind::ShutDown`] or their outcome unknown.
+    /// Closes the connections and returns when they are closed, after a second at most. Calls on their way and later ones fail
+    /// with [`Kind::ShutDown`] or their outcome unknown.
     pub async fn shutdown(&self) {
-        self.shared.background.stop().await;
+        self.shared.shutdown().await;
     }
 }

@@ -72,6 +72,27 @@ impl Config {
         }
     }
 
+    /// No duration on which the client waits may be zero: it would wait in a busy loop, or not at all.
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] with the setting's name.
+    pub(crate) fn check_durations(&self) -> Result<()> {
+        let durations = [
+            ("connect_timeout", self.connect_timeout),
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("heartbeat_timeout", self.heartbeat_timeout),
+            ("reconnect_min", self.reconnect_min),
+            ("reconnect_max", self.reconnect_max),
+        ];
+        match durations.iter().find(|(_, duration)| duration.is_zero()) {
+            Some((name, _)) => Err(Error::new(
+                Kind::Configuration,
+                format!("{name} of a Hazelcast client must be longer than zero"),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The addresses as host and port.
     ///
     /// # Errors
@@ -150,6 +171,16 @@ mod tests {
             assert_eq!(error.kind(), Kind::Configuration, "{address}");
             assert!(error.to_string().contains(&format!("{address:?}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_duration_of_zero_is_refused_by_name() {
+        let mut config = Config::new("dev", ["hazelcast"]);
+        assert!(config.check_durations().is_ok());
+        config.heartbeat_interval = Duration::ZERO;
+        let error = config.check_durations().unwrap_err();
+        assert_eq!(error.kind(), Kind::Configuration);
+        assert!(error.to_string().contains("heartbeat_interval"), "{error}");
     }
 
     #[test]

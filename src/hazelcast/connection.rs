@@ -9,30 +9,28 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::codec::client;
 use super::error::{Error, Kind, Result};
-use super::message::{MessageReader, Request};
-use super::pending::{EventSink, PendingCalls, Reply};
+use super::inbox::Inbox;
+use super::message::Request;
+use super::outbox::{Outbox, Outgoing, Waiting, outbox};
+use super::pending::PendingCalls;
 
 /// Requests that may wait for a connection's writer; a caller past that waits for a place, within its deadline.
-const QUEUE: usize = 1024;
+const PLACES: usize = 1024;
 
 /// What the writer gathers for one write, in bytes. Enough for some hundred small requests.
 const WRITE_BATCH_BYTES: usize = 64 * 1024;
 
 /// Frames larger than this, in bytes, are written from where they are; smaller ones are copied into the batch.
 const COPY_LIMIT_BYTES: usize = 16 * 1024;
-
-/// Room made for reads, in bytes, whenever less than the minimum is left. Messages share that memory while they live.
-const READ_BYTES: usize = 64 * 1024;
-const MIN_READ_BYTES: usize = 8 * 1024;
 
 /// Names a connection within its client. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,20 +46,8 @@ pub(super) struct Connection {
     pub(super) address: SocketAddr,
     /// Whether the member was told to send the backups' confirmations of other members' calls here.
     pub(super) backup_acks: bool,
-    requests: mpsc::Sender<Outgoing>,
+    outbox: Outbox,
     closing: Arc<Notify>,
-}
-
-/// A request on its way to the writer.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    pub(super) request: Arc<Request>,
-    /// -1 where the request goes to no partition.
-    pub(super) partition_id: i32,
-    /// Whether the backups confirm to the client, and not the member to itself before it answers.
-    pub(super) backup_aware: bool,
-    pub(super) reply: Reply,
-    pub(super) events: Option<EventSink>,
 }
 
 /// The other side of a [`Connection`]: what its task needs. [`Driver::run`] is the task.
@@ -69,10 +55,8 @@ pub(super) struct Outgoing {
 pub(super) struct Driver {
     id: ConnectionId,
     stream: TcpStream,
-    reader: MessageReader,
-    /// What arrived behind the last message of the handshake.
-    received: BytesMut,
-    requests: mpsc::Receiver<Outgoing>,
+    inbox: Inbox,
+    waiting: Waiting,
     heartbeat: Heartbeat,
     closing: Arc<Notify>,
 }
@@ -87,8 +71,8 @@ pub(super) struct Heartbeat {
 /// Makes the two sides of a connection of an authenticated stream.
 pub(super) struct Established {
     pub(super) stream: TcpStream,
-    pub(super) reader: MessageReader,
-    pub(super) received: BytesMut,
+    /// With what arrived behind the last message of the handshake.
+    pub(super) inbox: Inbox,
     pub(super) address: SocketAddr,
     pub(super) member: Uuid,
     pub(super) backup_acks: bool,
@@ -96,34 +80,25 @@ pub(super) struct Established {
 
 impl Established {
     pub(super) fn into_connection(self, id: ConnectionId, heartbeat: Heartbeat) -> (Connection, Driver) {
-        let (sender, requests) = mpsc::channel(QUEUE);
+        let (outbox, waiting) = outbox(PLACES);
         let closing = Arc::new(Notify::new());
         let connection = Connection {
             id,
             member: self.member,
             address: self.address,
             backup_acks: self.backup_acks,
-            requests: sender,
+            outbox,
             closing: Arc::clone(&closing),
         };
-        let Self {
-            stream,
-            reader,
-            received,
-            ..
-        } = self;
-        (
-            connection,
-            Driver {
-                id,
-                stream,
-                reader,
-                received,
-                requests,
-                heartbeat,
-                closing,
-            },
-        )
+        let driver = Driver {
+            id,
+            stream: self.stream,
+            inbox: self.inbox,
+            waiting,
+            heartbeat,
+            closing,
+        };
+        (connection, driver)
     }
 }
 
@@ -135,15 +110,15 @@ impl Connection {
     /// # Errors
     /// [`Kind::NotWritten`] where the connection has ended.
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<()> {
-        self.requests.send(outgoing).await.map_err(|_| self.ended())
+        self.outbox.send(outgoing).await.map_err(|_| self.ended())
     }
 
-    /// Hands a request to the writer if there is a place for it now.
+    /// Hands a request of the client itself to the writer, however many wait there.
     ///
     /// # Errors
-    /// [`Kind::NotWritten`] where there is none, or the connection has ended.
-    pub(super) fn try_send(&self, outgoing: Outgoing) -> Result<()> {
-        self.requests.try_send(outgoing).map_err(|_| self.ended())
+    /// [`Kind::NotWritten`] where the connection has ended.
+    pub(super) fn send_at_once(&self, outgoing: Outgoing) -> Result<()> {
+        self.outbox.send_at_once(outgoing).map_err(|_| self.ended())
     }
 
     /// Ends the connection; calls on their way fail.
@@ -174,15 +149,14 @@ impl Driver {
         let (read_half, write_half) = self.stream.split();
         let mut reader = Reader {
             stream: read_half,
-            messages: self.reader,
-            buffer: self.received,
+            inbox: self.inbox,
             calls,
             activity: &activity,
         };
         let mut writer = Writer {
             stream: write_half,
             connection: self.id,
-            requests: &mut self.requests,
+            waiting: &mut self.waiting,
             ping: &ping,
             calls,
             activity: &activity,
@@ -197,13 +171,7 @@ impl Driver {
         };
         drop(self.stream);
         calls.connection_ended(self.id, begun.load(Ordering::Relaxed), &reason);
-        self.requests.close();
-        // Until `None`, not until it is empty: a caller may have its place already and be about to put its request there.
-        while let Some(outgoing) = self.requests.recv().await {
-            let _ = outgoing
-                .reply
-                .send(Err(Error::new(Kind::NotWritten, format!("{reason:#}"))));
-        }
+        self.waiting.end(&reason).await;
         reason
     }
 }
@@ -212,8 +180,7 @@ impl Driver {
 
 struct Reader<'a> {
     stream: ReadHalf<'a>,
-    messages: MessageReader,
-    buffer: BytesMut,
+    inbox: Inbox,
     calls: &'a PendingCalls,
     activity: &'a Activity,
 }
@@ -225,10 +192,7 @@ impl Reader<'_> {
             if let Err(error) = self.dispatch() {
                 return error;
             }
-            if self.buffer.capacity() - self.buffer.len() < MIN_READ_BYTES {
-                self.buffer.reserve(READ_BYTES);
-            }
-            match self.stream.read_buf(&mut self.buffer).await {
+            match self.inbox.read_from(&mut self.stream).await {
                 Ok(0) => return Error::new(Kind::OutcomeUnknown, "the member closed the connection"),
                 Ok(_) => self.activity.has_read(),
                 Err(error) => {
@@ -239,7 +203,7 @@ impl Reader<'_> {
     }
 
     fn dispatch(&mut self) -> Result<()> {
-        while let Some(message) = self.messages.next(&mut self.buffer)? {
+        while let Some(message) = self.inbox.next()? {
             if message.is_backup_event() {
                 self.calls.backup_ack(client::decode_backup_event(&message)?);
             } else if message.is_event() {
@@ -257,7 +221,7 @@ impl Reader<'_> {
 struct Writer<'a> {
     stream: WriteHalf<'a>,
     connection: ConnectionId,
-    requests: &'a mut mpsc::Receiver<Outgoing>,
+    waiting: &'a mut Waiting,
     ping: &'a Notify,
     calls: &'a PendingCalls,
     activity: &'a Activity,
@@ -279,7 +243,7 @@ impl Writer<'_> {
     async fn run(&mut self) -> Error {
         loop {
             tokio::select! {
-                outgoing = self.requests.recv() => match outgoing {
+                outgoing = self.waiting.recv() => match outgoing {
                     Some(outgoing) => self.gather(outgoing),
                     None => return Error::new(Kind::ShutDown, "nobody uses the connection any more"),
                 },
@@ -289,30 +253,38 @@ impl Writer<'_> {
                     Err(error) => return error,
                 },
             }
+            // Callers that are ready to run go first: then one write takes all their requests, for the member as well.
+            tokio::task::yield_now().await;
+            self.gather_waiting();
             if let Err(error) = self.flush().await {
                 return Error::new(Kind::OutcomeUnknown, format!("writing to the member failed: {error}"));
             }
         }
     }
 
-    /// Takes this request and those that wait behind it, until the batch is full.
-    fn gather(&mut self, first: Outgoing) {
-        let mut next = Some(first);
-        while let Some(outgoing) = next {
-            // A caller that gave up before its request was written: nothing is sent for it.
-            if !outgoing.reply.is_closed() {
-                let Outgoing {
-                    request,
-                    partition_id,
-                    backup_aware,
-                    reply,
-                    events,
-                } = outgoing;
-                let id = self.calls.register(self.connection, reply, events);
-                self.batch_one(&request, id, partition_id, backup_aware);
-            }
-            let full = self.batch.buffer.len() >= WRITE_BATCH_BYTES || !self.batch.large.is_empty();
-            next = if full { None } else { self.requests.try_recv().ok() };
+    /// Takes the requests that wait, until the batch is full.
+    fn gather_waiting(&mut self) {
+        while self.batch.buffer.len() < WRITE_BATCH_BYTES && self.batch.large.is_empty() {
+            let Some(outgoing) = self.waiting.try_recv() else {
+                return;
+            };
+            self.gather(outgoing);
+        }
+    }
+
+    /// Adds a request to the batch. It counts as not written until the kernel takes a byte of it.
+    fn gather(&mut self, outgoing: Outgoing) {
+        // A caller that gave up before its request was written: nothing is sent for it.
+        if !outgoing.reply.is_closed() {
+            let Outgoing {
+                request,
+                partition_id,
+                backup_aware,
+                reply,
+                events,
+            } = outgoing;
+            let id = self.calls.register(self.connection, reply, events);
+            self.batch_one(&request, id, partition_id, backup_aware);
         }
     }
 
@@ -398,70 +370,5 @@ async fn heartbeat(settings: Heartbeat, activity: &Activity, ping: &Notify) -> E
         if activity.since(&activity.written_ms) >= settings.interval {
             ping.notify_one();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use tokio::net::TcpListener;
-    use tokio::sync::oneshot;
-    use tokio::task::yield_now;
-    use tokio::time::timeout;
-
-    use super::*;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    /// A connection whose peer has just been killed, which nobody but the kernel knows yet.
-    async fn to_dead_peer() -> (Connection, Driver) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let peer = accepted.unwrap().0;
-        peer.set_zero_linger().unwrap();
-        drop(peer);
-        Established {
-            stream: stream.unwrap(),
-            reader: MessageReader::new(1 << 20),
-            received: BytesMut::new(),
-            address,
-            member: Uuid::from_u128(1),
-            backup_acks: false,
-        }
-        .into_connection(
-            ConnectionId(0),
-            Heartbeat {
-                interval: HOUR,
-                timeout: HOUR,
-            },
-        )
-    }
-
-    #[tokio::test]
-    async fn a_call_that_takes_its_place_in_the_queue_while_the_connection_ends_is_told_of_it() {
-        let (connection, driver) = to_dead_peer().await;
-        let calls = Arc::new(PendingCalls::new(HOUR, true));
-        // A place, and the request a moment later: in `Connection::send` nothing but another thread comes between.
-        let place = connection.requests.reserve().await.unwrap();
-        let running = tokio::spawn(async move { driver.run(&calls).await });
-        while !connection.requests.is_closed() {
-            yield_now().await;
-        }
-        let (reply, answer) = oneshot::channel();
-        let request = Arc::new(client::ping_request().unwrap());
-        place.send(Outgoing {
-            request,
-            partition_id: -1,
-            backup_aware: false,
-            reply,
-            events: None,
-        });
-        let told = timeout(Duration::from_secs(10), answer)
-            .await
-            .expect("the call waits for ever");
-        assert_eq!(told.unwrap().unwrap_err().kind(), Kind::NotWritten);
-        running.await.unwrap();
     }
 }

@@ -25,8 +25,8 @@ mod type_id {
 
 /// A serialized key or value, as the cluster stores and compares it.
 ///
-/// Two are equal where all their bytes are. A clone shares the bytes; one that was received shares the memory of the whole message
-/// it came in and keeps that alive.
+/// Two are equal where all their bytes are. A clone shares the bytes. One that was received shares the memory that its message was
+/// read into, 64 KiB or the whole message where that is larger, and keeps it alive: who keeps few of many copies them.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Data(Bytes);
 

@@ -32,7 +32,7 @@ pub enum Kind {
     Indeterminate,
     /// The call's deadline passed.
     TimedOut {
-        /// Whether a try was written whose answer did not come, so that the operation may have been applied.
+        /// Whether the operation may have been applied: a try was handed to a connection and its answer did not come.
         outcome_unknown: bool,
     },
     /// The member answered with an error of its own.
@@ -54,7 +54,8 @@ pub enum Kind {
     ShutDown,
 }
 
-/// Server error codes after which a call is tried again, mutations included: the operation was not applied where it was sent.
+/// Server error codes after which a call is tried again, mutations included, as the official clients do: the operation was not
+/// applied, but for some of [`POSSIBLY_APPLIED_CODES`].
 const RETRYABLE_CODES: [i32; 11] = [
     8,  // caller not member
     19, // Hazelcast instance not active
@@ -67,6 +68,13 @@ const RETRYABLE_CODES: [i32; 11] = [
     62, // wrong target
     82, // target not replica
     90, // cannot replicate
+];
+
+/// Server error codes of a member that passed the operation on to another one and had no answer.
+const POSSIBLY_APPLIED_CODES: [i32; 3] = [
+    22, // I/O
+    33, // member left
+    38, // operation timeout
 ];
 
 /// Server error code of an operation whose backups did not confirm it.
@@ -125,12 +133,14 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the operation may have been applied although the call failed. Where this is false, it was not.
+    /// Whether the operation may have been applied although the call failed. Where this is false it was not, unless the member
+    /// applied it and failed afterwards ([`Kind::Server`]), as it does where an index cannot take the value that it stored.
     pub fn outcome_unknown(&self) -> bool {
-        matches!(
-            self.0.kind,
-            Kind::OutcomeUnknown | Kind::Indeterminate | Kind::TimedOut { outcome_unknown: true }
-        )
+        match self.0.kind {
+            Kind::OutcomeUnknown | Kind::Indeterminate | Kind::TimedOut { outcome_unknown: true } => true,
+            Kind::Server { code } => POSSIBLY_APPLIED_CODES.contains(&code),
+            _ => false,
+        }
     }
 
     /// Whether the call's deadline passed.
@@ -138,7 +148,7 @@ impl Error {
         matches!(self.0.kind, Kind::TimedOut { .. })
     }
 
-    /// Whether the member named a condition that passes by itself: the call was not applied, and is tried again until its deadline.
+    /// Whether the member named a condition that passes by itself: the call is tried again until its deadline.
     pub(crate) fn is_retryable_at_server(&self) -> bool {
         matches!(self.0.kind, Kind::Server { code } if RETRYABLE_CODES.contains(&code))
     }
@@ -180,6 +190,16 @@ mod tests {
         let error = Error::server(80, "com.hazelcast.core.IndeterminateOperationStateException", "");
         assert_eq!(error.kind(), Kind::Indeterminate);
         assert!(error.outcome_unknown());
+    }
+
+    #[test]
+    fn a_member_that_lost_another_one_leaves_the_outcome_unknown() {
+        for code in [22, 33, 38] {
+            assert!(Error::server(code, "", "").outcome_unknown(), "{code}");
+        }
+        for code in [8, 19, 39, 46, 47, 53, 62, 82, 90, 21] {
+            assert!(!Error::server(code, "", "").outcome_unknown(), "{code}");
+        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -13,7 +15,8 @@ use super::codec::client::{self, Accepted, Authentication, AuthenticationRespons
 use super::config::{Config, Routing};
 use super::connection::Established;
 use super::error::{Error, Kind, Result};
-use super::message::{Incoming, MessageReader, Request};
+use super::inbox::Inbox;
+use super::message::{Incoming, Request};
 
 /// What a client sends first: the protocol and its version.
 const PREAMBLE: &[u8] = b"CP2";
@@ -21,7 +24,8 @@ const PREAMBLE: &[u8] = b"CP2";
 /// How members name the kind of this client in their statistics.
 const CLIENT_TYPE: &str = "RST";
 
-/// Connects to the first address that answers as a member of the right cluster. Host names are resolved anew.
+/// Connects to the first address that answers as a member of the right cluster. Host names are resolved anew; each address that a
+/// name has is tried, and has the whole time to connect.
 ///
 /// # Errors
 /// What each address answered, one after the other; [`Kind::Authentication`] where one of them refused the client.
@@ -30,60 +34,96 @@ pub(super) async fn connect_any(
     client_uuid: Uuid,
     config: &Arc<Config>,
 ) -> Result<(Established, Accepted)> {
-    let mut answers = Vec::new();
-    let mut kind = Kind::NotWritten;
+    let mut refusals = Refusals::default();
     for (host, port) in endpoints {
-        match connect(host, *port, client_uuid, config).await {
-            Ok(connected) => return Ok(connected),
+        let addresses = match resolve(host, *port, config.connect_timeout).await {
+            Ok(addresses) => addresses,
             Err(error) => {
-                if error.kind() == Kind::Authentication {
-                    kind = Kind::Authentication;
-                }
-                answers.push(format!("{host}:{port}: {error:#}"));
+                refusals.add(format_args!("{host}:{port}"), &error);
+                continue;
+            }
+        };
+        for address in addresses {
+            match connect(address, client_uuid, config).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) if host.parse() == Ok(address.ip()) => refusals.add(format_args!("{address}"), &error),
+                Err(error) => refusals.add(format_args!("{host}:{port} ({})", address.ip()), &error),
             }
         }
     }
-    Err(Error::new(kind, answers.join("; ")))
+    Err(refusals.into_error())
 }
 
-async fn connect(host: &str, port: u16, client_uuid: Uuid, config: &Config) -> Result<(Established, Accepted)> {
-    let limit = config.connect_timeout;
-    let attempt = async {
-        let unreachable = |error: std::io::Error| Error::new(Kind::NotWritten, error.to_string());
-        let mut answer = Error::new(Kind::NotWritten, "the name has no address");
-        for address in tokio::net::lookup_host((host, port)).await.map_err(unreachable)? {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Handshake::new(stream, address, config).run(client_uuid, config).await,
-                Err(error) => answer = unreachable(error),
-            }
+/// What the addresses answered that did not let the client in.
+#[derive(Default)]
+struct Refusals {
+    answers: Vec<String>,
+    of_client: bool,
+}
+
+impl Refusals {
+    fn add(&mut self, address: fmt::Arguments<'_>, error: &Error) {
+        self.of_client |= error.kind() == Kind::Authentication;
+        self.answers.push(format!("{address}: {error:#}"));
+    }
+
+    fn into_error(self) -> Error {
+        let kind = if self.of_client {
+            Kind::Authentication
+        } else {
+            Kind::NotWritten
+        };
+        Error::new(kind, self.answers.join("; "))
+    }
+}
+
+async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>> {
+    let addresses = within(limit, async { lookup_host((host, port)).await.map_err(unreachable) }).await?;
+    let mut distinct = Vec::new();
+    for address in addresses {
+        if !distinct.contains(&address) {
+            distinct.push(address);
         }
-        Err(answer)
-    };
-    timeout(limit, attempt).await.unwrap_or_else(|_| {
-        Err(Error::new(
-            Kind::NotWritten,
-            format!("no answer within {} ms", limit.as_millis()),
-        ))
+    }
+    if distinct.is_empty() {
+        return Err(Error::new(Kind::NotWritten, "the name has no address"));
+    }
+    Ok(distinct)
+}
+
+async fn connect(address: SocketAddr, client_uuid: Uuid, config: &Config) -> Result<(Established, Accepted)> {
+    within(config.connect_timeout, async {
+        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        Handshake::new(stream, address, config).run(client_uuid, config).await
     })
+    .await
+}
+
+async fn within<T>(limit: Duration, attempt: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(limit, attempt).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {} ms", limit.as_millis());
+        Err(Error::new(Kind::NotWritten, message))
+    })
+}
+
+fn unreachable(error: io::Error) -> Error {
+    Error::new(Kind::NotWritten, error.to_string())
 }
 
 /// A stream on which one request is answered before the next is sent.
 struct Handshake {
     stream: TcpStream,
     address: SocketAddr,
-    reader: MessageReader,
-    received: BytesMut,
+    inbox: Inbox,
     last_id: i64,
 }
 
 impl Handshake {
     fn new(stream: TcpStream, address: SocketAddr, config: &Config) -> Self {
-        let reader = MessageReader::new(config.max_message_bytes);
         Self {
             stream,
             address,
-            reader,
-            received: BytesMut::new(),
+            inbox: Inbox::new(config.max_message_bytes),
             last_id: 0,
         }
     }
@@ -97,25 +137,14 @@ impl Handshake {
         if backup_acks {
             self.call(&client::local_backup_listener_request()?).await?;
         }
-        let Self {
-            stream,
-            address,
-            reader,
-            received,
-            ..
-        } = self;
-        let member = accepted.member_uuid;
-        Ok((
-            Established {
-                stream,
-                reader,
-                received,
-                address,
-                member,
-                backup_acks,
-            },
-            accepted,
-        ))
+        let established = Established {
+            stream: self.stream,
+            inbox: self.inbox,
+            address: self.address,
+            member: accepted.member_uuid,
+            backup_acks,
+        };
+        Ok((established, accepted))
     }
 
     async fn authenticate(&mut self, client_uuid: Uuid, config: &Config) -> Result<Accepted> {
@@ -152,13 +181,13 @@ impl Handshake {
         out.extend_from_slice(request.rest());
         self.stream.write_all(&out).await.map_err(broken)?;
         loop {
-            while let Some(message) = self.reader.next(&mut self.received)? {
+            while let Some(message) = self.inbox.next()? {
                 if !message.is_event() && message.correlation_id() == self.last_id {
                     request.check_answer(&message)?;
                     return Ok(message);
                 }
             }
-            if self.stream.read_buf(&mut self.received).await.map_err(broken)? == 0 {
+            if self.inbox.read_from(&mut self.stream).await.map_err(broken)? == 0 {
                 return Err(Error::new(
                     Kind::NotWritten,
                     "the member closed the connection while it was being set up",
@@ -168,9 +197,52 @@ impl Handshake {
     }
 }
 
-fn broken(error: std::io::Error) -> Error {
+fn broken(error: io::Error) -> Error {
     Error::new(
         Kind::NotWritten,
         format!("the connection broke while it was being set up: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn silent() -> (TcpListener, (String, u16)) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, ("localhost".into(), port))
+    }
+
+    #[tokio::test]
+    async fn each_address_is_tried_and_told_of_with_the_name_that_led_to_it() {
+        let (_first, first) = silent().await;
+        let (second, second_endpoint) = silent().await;
+        let mut config = Config::new("dev", ["localhost"]);
+        config.connect_timeout = Duration::from_millis(300);
+        let port = second_endpoint.1;
+        let error = connect_any(&[first, second_endpoint], Uuid::from_u128(1), &Arc::new(config))
+            .await
+            .err()
+            .unwrap();
+        second.accept().await.unwrap();
+        let message = error.to_string();
+        let told = format!("localhost:{port} (127.0.0.1): no answer within 300 ms");
+        assert!(message.contains(&told), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_name_without_address_is_told_of() {
+        let config = Arc::new(Config::new("dev", ["localhost"]));
+        let endpoint = ("no-such-host.invalid".to_owned(), 5701);
+        let error = connect_any(&[endpoint], Uuid::from_u128(1), &config)
+            .await
+            .err()
+            .unwrap();
+        assert!(error.to_string().starts_with("no-such-host.invalid:5701: "), "{error}");
+    }
 }

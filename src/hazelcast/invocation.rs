@@ -17,16 +17,16 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use uuid::Uuid;
 
 use super::cluster::View;
 use super::config::Config;
-use super::connection::{Connection, Outgoing};
+use super::connection::Connection;
+use super::deadline::Deadline;
 use super::error::{Error, Kind, Result};
 use super::message::{Incoming, Request, Retry, Route};
+use super::outbox::Outgoing;
 use super::partition::partition_id;
 use super::pending::EventSink;
 
@@ -39,28 +39,17 @@ const RETRY_MAX: Duration = Duration::from_millis(100);
 pub(super) struct Shared {
     pub(super) config: Arc<Config>,
     pub(super) view: watch::Receiver<Arc<View>>,
-    pub(super) background: Background,
+    stop: Stop,
     turn: AtomicUsize,
 }
 
-/// The supervisor's task. It ends with the last handle.
+/// What ends the supervisor's task: that this is sent or dropped. So it ends with the last handle at the latest.
 #[derive(Debug)]
-pub(super) struct Background(Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>);
+pub(super) struct Stop(Mutex<Option<oneshot::Sender<()>>>);
 
-impl Background {
-    /// `stop` ends `task`, sent or dropped.
-    pub(super) fn new(stop: oneshot::Sender<()>, task: JoinHandle<()>) -> Self {
-        Self(Mutex::new(Some((stop, task))))
-    }
-
-    /// Ends the task and waits for it.
-    pub(super) async fn stop(&self) {
-        let running = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((stop, task)) = running {
-            drop(stop);
-            // A supervisor that panicked has ended as well.
-            let _ = task.await;
-        }
+impl Stop {
+    pub(super) fn new(stop: oneshot::Sender<()>) -> Self {
+        Self(Mutex::new(Some(stop)))
     }
 }
 
@@ -73,24 +62,32 @@ enum Destination {
 }
 
 impl Shared {
-    pub(super) fn new(config: Arc<Config>, view: watch::Receiver<Arc<View>>, background: Background) -> Self {
+    pub(super) fn new(config: Arc<Config>, view: watch::Receiver<Arc<View>>, stop: Stop) -> Self {
         Self {
             config,
             view,
-            background,
+            stop,
             turn: AtomicUsize::new(0),
         }
     }
 
+    /// Ends the supervisor's task, and waits until it has ended, whoever began it.
+    pub(super) async fn shutdown(&self) {
+        drop(self.stop.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let mut view = self.view.clone();
+        // The views' sender goes with the task.
+        while view.changed().await.is_ok() {}
+    }
+
     /// The number of partitions. Waits for the first connection, which brings it.
-    pub(super) async fn partition_count(&self, limit: Duration) -> Result<i32> {
+    pub(super) async fn partition_count(&self, deadline: Deadline) -> Result<i32> {
         let mut view = self.view.clone();
         let known = view.wait_for(|view| view.partition_count > 0);
-        match timeout_at(Instant::now() + limit, known).await {
+        match deadline.bound(known).await {
             Ok(Ok(view)) => Ok(view.partition_count),
             Ok(Err(_)) => Err(shut_down()),
             Err(_) => {
-                let error = Error::timed_out("finding out the number of partitions", limit, false);
+                let error = Error::timed_out("finding out the number of partitions", deadline.limit, false);
                 Err(with_problem(error, self.view.borrow().problem.as_deref()))
             }
         }
@@ -98,12 +95,18 @@ impl Shared {
 
     /// Calls whom the request's route leads to, within `limit`, tries and waits together.
     pub(super) async fn invoke(&self, request: Request, limit: Duration) -> Result<Incoming> {
-        self.repeat(request, limit, Destination::Routed).await
+        self.invoke_until(request, Deadline::after(limit)).await
+    }
+
+    /// The same, for one of several requests that make up a call.
+    pub(super) async fn invoke_until(&self, request: Request, deadline: Deadline) -> Result<Incoming> {
+        self.repeat(request, deadline, Destination::Routed).await
     }
 
     /// Calls this member, as long as it is one.
     pub(super) async fn invoke_on_member(&self, request: Request, member: Uuid, limit: Duration) -> Result<Incoming> {
-        self.repeat(request, limit, Destination::Member(member)).await
+        self.repeat(request, Deadline::after(limit), Destination::Member(member))
+            .await
     }
 
     /// Calls over this connection, once; `events` takes what a listener so registered is sent.
@@ -116,19 +119,19 @@ impl Shared {
     ) -> Result<Incoming> {
         let request = Arc::new(request);
         let call = async { answer(&request, send(connection, &request, -1, false, events).await?).await };
-        match timeout_at(Instant::now() + limit, call).await {
+        match Deadline::after(limit).bound(call).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::timed_out(request.operation, limit, true)),
         }
     }
 
-    async fn repeat(&self, request: Request, limit: Duration, destination: Destination) -> Result<Incoming> {
+    async fn repeat(&self, request: Request, deadline: Deadline, destination: Destination) -> Result<Incoming> {
         let request = Arc::new(request);
         let mut progress = Progress::default();
         let tries = self.tries(&request, destination, &mut progress);
-        match timeout_at(Instant::now() + limit, tries).await {
+        match deadline.bound(tries).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(progress.timed_out(&request, limit, self.view.borrow().problem.as_deref())),
+            Err(_) => Err(progress.timed_out(&request, deadline.limit, self.view.borrow().problem.as_deref())),
         }
     }
 

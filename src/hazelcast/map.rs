@@ -9,6 +9,7 @@ use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 
 use super::codec::map::{self, IterationPointers};
 use super::data::{Data, ToData};
+use super::deadline::Deadline;
 use super::error::Result;
 use super::invocation::Shared;
 use super::listener::{Listener, Registration};
@@ -90,11 +91,14 @@ impl Map {
 
     /// Stores all entries, those of one partition in one request. Where it fails, some may have been stored.
     pub async fn put_all<K: ToData, V: ToData>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<()> {
+        let deadline = Deadline::after(self.timeout);
         let entries = entries.into_iter().map(|(key, value)| (key.to_data(), value.to_data()));
-        let partitions = self.by_partition(entries, |(key, _)| key.partition_hash()).await?;
+        let partitions = self
+            .by_partition(entries, |(key, _)| key.partition_hash(), deadline)
+            .await?;
         let calls = partitions.into_iter().map(|(partition, entries)| async move {
             let request = map::put_all_request(&self.name, partition, &entries)?;
-            self.shared.invoke(request, self.timeout).await
+            self.shared.invoke_until(request, deadline).await
         });
         try_join_all(calls).await.map(|_| ())
     }
@@ -107,11 +111,12 @@ impl Map {
 
     /// The entries of these keys, without those that have none, in no particular order.
     pub async fn get_all<K: ToData>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<(Data, Data)>> {
+        let deadline = Deadline::after(self.timeout);
         let keys = keys.into_iter().map(|key| key.to_data());
-        let partitions = self.by_partition(keys, Data::partition_hash).await?;
+        let partitions = self.by_partition(keys, Data::partition_hash, deadline).await?;
         let calls = partitions.into_iter().map(|(partition, keys)| async move {
             let request = map::get_all_request(&self.name, partition, &keys)?;
-            map::decode_get_all(&self.shared.invoke(request, self.timeout).await?)
+            map::decode_get_all(&self.shared.invoke_until(request, deadline).await?)
         });
         Ok(try_join_all(calls).await?.into_iter().flatten().collect())
     }
@@ -161,10 +166,11 @@ impl Map {
 
     /// All entries in bounded memory, batch by batch, partition by partition.
     ///
-    /// An entry that is there from the first batch to the last is handed out, at least once; one that is stored or removed
-    /// meanwhile may be or not. Each batch has the handle's deadline. After an error the stream ends.
+    /// An entry that is there from the first batch to the last is handed out once, also where its partition moves to another
+    /// member meanwhile; one that is stored or removed meanwhile is handed out once or not at all. Each batch has the handle's
+    /// deadline. After an error the stream ends.
     pub fn entries(&self) -> impl Stream<Item = Result<Vec<(Data, Data)>>> + Send + '_ {
-        stream::once(self.shared.partition_count(self.timeout))
+        stream::once(async { self.shared.partition_count(Deadline::after(self.timeout)).await })
             .map_ok(|count| {
                 let partitions = stream::iter(0..count).map(|partition| Box::pin(self.entries_of(partition)));
                 partitions.flatten_unordered(PARTITIONS_AT_A_TIME)
@@ -222,8 +228,9 @@ impl Map {
         &self,
         items: impl IntoIterator<Item = T>,
         hash: impl Fn(&T) -> i32,
+        deadline: Deadline,
     ) -> Result<BTreeMap<i32, Vec<T>>> {
-        let count = self.shared.partition_count(self.timeout).await?;
+        let count = self.shared.partition_count(deadline).await?;
         let mut partitions = BTreeMap::<i32, Vec<T>>::new();
         for item in items {
             partitions

@@ -155,6 +155,11 @@ impl Incoming {
         }
     }
 
+    /// Bytes on the wire.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The protocol's message type: 0 is an error, that of a response is the request's + 1, those of events follow.
     pub(crate) fn message_type(&self) -> i32 {
         self.message_type
@@ -211,7 +216,7 @@ impl fmt::Debug for Incoming {
             .field("message_type", &format_args!("0x{:06X}", self.message_type))
             .field("correlation_id", &self.correlation_id)
             .field("flags", &format_args!("0x{:04X}", self.flags))
-            .field("len", &self.bytes.len())
+            .field("len", &self.len())
             .finish()
     }
 }

@@ -5,10 +5,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `frame`, `message`, `data`, `partition`, `codec` | bytes: messages, serialized values, one function pair per operation; no sockets |
-//! | `connection`, `handshake` | one connection to one member, and how it comes about |
+//! | `connection`, `inbox`, `outbox`, `handshake` | one connection to one member, what waits on either side of it, and how it comes about |
 //! | `pending` | calls on their way, and the backups that confirm them |
 //! | `cluster`, `attempts`, `supervisor` | the view of the cluster, when to connect, and the task that keeps the view and the connections |
-//! | `invocation` | one call, with its retries and its deadline |
+//! | `invocation`, `deadline` | one call, with its retries, and when it is over |
 //! | `client`, `map`, `queue`, `listener` | what a user holds |
 
 mod attempts;
@@ -18,13 +18,16 @@ mod codec;
 mod config;
 mod connection;
 mod data;
+mod deadline;
 mod error;
 mod frame;
 mod handshake;
+mod inbox;
 mod invocation;
 mod listener;
 mod map;
 mod message;
+mod outbox;
 mod partition;
 mod pending;
 mod queue;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout_at};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -15,10 +15,11 @@ use super::attempts::{Schedule, Target};
 use super::cluster::{Member, View};
 use super::codec::client::{self, Accepted, ClusterViewEvent, MembersView, PartitionsView};
 use super::config::{Config, Routing};
-use super::connection::{Connection, ConnectionId, Established, Heartbeat, Outgoing};
-use super::error::{Error, Result};
+use super::connection::{Connection, ConnectionId, Established, Heartbeat};
+use super::error::{Error, Kind, Result};
 use super::handshake;
 use super::message::{Incoming, Request};
+use super::outbox::Outgoing;
 use super::pending::PendingCalls;
 
 /// How often overdue confirmations and due attempts are looked for.
@@ -26,6 +27,9 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Views that may wait to be taken. The cluster sends one per change, and some hundred while partitions move.
 const VIEW_EVENTS: usize = 1024;
+
+/// How long a member may take to register for its views a client that it answers otherwise.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long connections may take to end after they were told to.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -52,6 +56,8 @@ struct Views {
     request: Arc<Request>,
     events: mpsc::Receiver<Incoming>,
     registration: oneshot::Receiver<Result<Incoming>>,
+    /// When the registration must be answered.
+    deadline: Instant,
     registered: bool,
 }
 
@@ -134,7 +140,10 @@ impl Supervisor {
     }
 
     fn dialed(&mut self, target: Target, outcome: Result<(Established, Accepted)>) {
-        match outcome.and_then(|(established, accepted)| self.admit(established, accepted)) {
+        let admitted = outcome
+            .and_then(|(established, accepted)| self.admit(established, accepted))
+            .and_then(|()| self.check_reached(target));
+        match admitted {
             Ok(()) => self.attempts.succeeded(target, Instant::now()),
             Err(error) => self.failed(target, &error),
         }
@@ -143,23 +152,7 @@ impl Supervisor {
 
     /// Takes a connection in, if it leads to the cluster that the others lead to.
     fn admit(&mut self, established: Established, accepted: Accepted) -> Result<()> {
-        if self.view.cluster_id != Some(accepted.cluster_id) {
-            if !self.view.connections.is_empty() {
-                let message = format!("{} belongs to another cluster of this name", established.address);
-                return Err(Error::new(super::error::Kind::Authentication, message));
-            }
-            if self.view.cluster_id.is_some() {
-                warn!(cluster = %self.config.cluster_name, cluster_id = %accepted.cluster_id,
-                    "the Hazelcast cluster was replaced by a new one, without the old one's data");
-            }
-            self.view.enter_cluster(accepted.cluster_id, accepted.partition_count);
-        } else if self.view.partition_count != accepted.partition_count {
-            let message = format!(
-                "{} counts {} partitions, the rest of its cluster {}",
-                established.address, accepted.partition_count, self.view.partition_count
-            );
-            return Err(Error::protocol(message));
-        }
+        self.enter_cluster(&established, &accepted)?;
         if self.view.connection_to(established.member).is_some() {
             // Two ways led to one member. One connection is enough.
             return Ok(());
@@ -177,13 +170,53 @@ impl Supervisor {
         self.connections.spawn(async move { (id, driver.run(&calls).await) });
         self.view.connections.push(Arc::new(connection));
         self.view.problem = None;
-        let members = accepted.members.map(ClusterViewEvent::Members);
-        let partitions = accepted.partitions.map(ClusterViewEvent::Partitions);
-        for view in members.into_iter().chain(partitions) {
-            self.apply(view);
+        // One member at a time is listened to: each counts the versions of its partition tables for itself.
+        if self.views.is_none() {
+            let members = accepted.members.map(ClusterViewEvent::Members);
+            let partitions = accepted.partitions.map(ClusterViewEvent::Partitions);
+            for view in members.into_iter().chain(partitions) {
+                self.apply(view);
+            }
+        }
+        if self.view.connections.len() > 1 {
+            // The member may have left while it was dialed.
+            self.follow_members();
         }
         self.watch_views();
         Ok(())
+    }
+
+    /// Adopts the cluster that a connection leads to where there is none yet, or all connections to the last one are gone.
+    fn enter_cluster(&mut self, established: &Established, accepted: &Accepted) -> Result<()> {
+        if self.view.cluster_id != Some(accepted.cluster_id) {
+            if !self.view.connections.is_empty() {
+                let message = format!("{} belongs to another cluster of this name", established.address);
+                return Err(Error::new(Kind::Authentication, message));
+            }
+            if self.view.cluster_id.is_some() {
+                warn!(cluster = %self.config.cluster_name, cluster_id = %accepted.cluster_id,
+                    "the Hazelcast cluster was replaced by a new one, without the old one's data");
+            }
+            self.view.enter_cluster(accepted.cluster_id, accepted.partition_count);
+        } else if self.view.partition_count != accepted.partition_count {
+            let message = format!(
+                "{} counts {} partitions, the rest of its cluster {}",
+                established.address, accepted.partition_count, self.view.partition_count
+            );
+            return Err(Error::protocol(message));
+        }
+        Ok(())
+    }
+
+    /// A member's address may lead to another one, which has taken its place or stands before it.
+    fn check_reached(&self, target: Target) -> Result<()> {
+        match target {
+            Target::Member(uuid) if self.view.connection_to(uuid).is_none() => Err(Error::new(
+                Kind::NotWritten,
+                "another member answers at this member's address",
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn failed(&mut self, target: Target, error: &Error) {
@@ -257,7 +290,7 @@ impl Supervisor {
                 self.view.expect_new_versions();
             }
             Err(reason) => {
-                // A connection that cannot take the first request is ending, or of no use.
+                // It is ending, and then another one is asked.
                 debug!(address = %connection.address, %reason, "cannot ask for the cluster's views");
                 connection.close();
             }
@@ -305,7 +338,7 @@ impl Supervisor {
 
     /// One connection to each member of the list, none to others.
     fn follow_members(&mut self) {
-        if self.config.routing == Routing::SingleMember {
+        if self.config.routing == Routing::SingleMember || self.view.members.is_empty() {
             return;
         }
         let view = &self.view;
@@ -333,7 +366,7 @@ fn ask_for_views(connection: &Connection) -> Result<Views> {
     let (sink, events) = mpsc::channel(VIEW_EVENTS);
     let (reply, registration) = oneshot::channel();
     let request = Arc::new(client::add_cluster_view_listener_request()?);
-    connection.try_send(Outgoing {
+    connection.send_at_once(Outgoing {
         request: Arc::clone(&request),
         partition_id: -1,
         backup_aware: false,
@@ -345,6 +378,7 @@ fn ask_for_views(connection: &Connection) -> Result<Views> {
         request,
         events,
         registration,
+        deadline: Instant::now() + REGISTRATION_TIMEOUT,
         registered: false,
     })
 }
@@ -355,12 +389,13 @@ async fn next_view(views: &mut Option<Views>) -> Result<Option<Incoming>> {
         return std::future::pending().await;
     };
     tokio::select! {
-        registered = &mut views.registration, if !views.registered => {
+        registered = timeout_at(views.deadline, &mut views.registration), if !views.registered => {
             views.registered = true;
             match registered {
-                Ok(answer) => answer.and_then(|answer| views.request.check_answer(&answer)).map(|()| None),
+                Ok(Ok(answer)) => answer.and_then(|answer| views.request.check_answer(&answer)).map(|()| None),
                 // The connection's task ended without a word; the supervisor is told of that elsewhere.
-                Err(_) => Ok(None),
+                Ok(Err(_)) => Ok(None),
+                Err(_) => Err(Error::timed_out(views.request.operation, REGISTRATION_TIMEOUT, false)),
             }
         }
         event = views.events.recv() => match event {
@@ -368,5 +403,156 @@ async fn next_view(views: &mut Option<Views>) -> Result<Option<Incoming>> {
             // The connection ended, and with it the listener.
             None => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::super::codec::types::{Address, MemberInfo, MemberVersion};
+    use super::super::inbox::Inbox;
+    use super::*;
+
+    const CLUSTER: Uuid = Uuid::from_u128(9);
+    const A: Uuid = Uuid::from_u128(1);
+    const B: Uuid = Uuid::from_u128(2);
+    const C: Uuid = Uuid::from_u128(3);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn supervisor() -> Supervisor {
+        let config = Arc::new(Config::new("dev", ["127.0.0.1:5701"]));
+        let calls = Arc::new(PendingCalls::new(PATIENCE, true));
+        let (published, _) = watch::channel(Arc::new(View::default()));
+        Supervisor::new(config, Vec::new(), calls, published)
+    }
+
+    /// A connection to a member that says nothing, and the member's end of it.
+    async fn connection_to(member: Uuid) -> (Established, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let established = Established {
+            stream: stream.unwrap(),
+            inbox: Inbox::new(1 << 20),
+            address,
+            member,
+            backup_acks: true,
+        };
+        (established, accepted.unwrap().0)
+    }
+
+    fn accepted(member_uuid: Uuid, members: Option<MembersView>, partitions: Option<PartitionsView>) -> Accepted {
+        Accepted {
+            address: address(),
+            member_uuid,
+            server_version: "5.7.0".into(),
+            partition_count: 2,
+            cluster_id: CLUSTER,
+            failover_supported: false,
+            members,
+            partitions,
+        }
+    }
+
+    fn address() -> Address {
+        Address {
+            host: "127.0.0.1".into(),
+            port: 5701,
+        }
+    }
+
+    fn members(version: i32, uuids: &[Uuid]) -> MembersView {
+        let info = |uuid: &Uuid| MemberInfo {
+            address: address(),
+            uuid: *uuid,
+            lite_member: false,
+            version: MemberVersion {
+                major: 5,
+                minor: 7,
+                patch: 0,
+            },
+        };
+        MembersView {
+            version,
+            members: uuids.iter().map(info).collect(),
+        }
+    }
+
+    fn all_owned_by(owner: Uuid, version: i32) -> PartitionsView {
+        PartitionsView {
+            version,
+            partitions: vec![(owner, vec![0, 1])],
+        }
+    }
+
+    fn owner(supervisor: &Supervisor) -> Uuid {
+        supervisor.view.connection_for(0, 0).unwrap().member
+    }
+
+    #[tokio::test]
+    async fn versions_of_partition_tables_are_compared_for_one_member_alone() {
+        let mut supervisor = supervisor();
+        let (to_a, _a) = connection_to(A).await;
+        let (to_b, _b) = connection_to(B).await;
+        let both = members(2, &[A, B]);
+        let first = accepted(A, Some(both), Some(all_owned_by(A, 3)));
+        supervisor.dialed(Target::Anyone, Ok((to_a, first)));
+        assert_eq!(owner(&supervisor), A);
+        supervisor.apply(ClusterViewEvent::Partitions(all_owned_by(A, 3)));
+        // The second member has sent many more tables in its life.
+        let second = accepted(B, None, Some(all_owned_by(A, 50)));
+        supervisor.dialed(Target::Member(B), Ok((to_b, second)));
+        supervisor.apply(ClusterViewEvent::Partitions(all_owned_by(B, 4)));
+        assert_eq!(owner(&supervisor), B);
+    }
+
+    #[tokio::test]
+    async fn a_member_behind_whose_address_another_one_answers_is_tried_again() {
+        let mut supervisor = supervisor();
+        let (to_a, _a) = connection_to(A).await;
+        supervisor.dialed(Target::Anyone, Ok((to_a, accepted(A, Some(members(1, &[A, B])), None))));
+        assert_eq!(supervisor.attempts.take_due(Instant::now()), [Target::Member(B)]);
+        let (again_to_a, _a) = connection_to(A).await;
+        supervisor.dialed(Target::Member(B), Ok((again_to_a, accepted(A, None, None))));
+        assert_eq!(supervisor.view.connections.len(), 1);
+        let later = Instant::now() + Duration::from_secs(60);
+        assert_eq!(supervisor.attempts.take_due(later), [Target::Member(B)]);
+    }
+
+    #[tokio::test]
+    async fn a_member_that_left_while_it_was_dialed_is_not_kept() {
+        let mut supervisor = supervisor();
+        let (to_a, _a) = connection_to(A).await;
+        supervisor.dialed(Target::Anyone, Ok((to_a, accepted(A, Some(members(5, &[A, B])), None))));
+        let (to_c, _c) = connection_to(C).await;
+        supervisor.dialed(
+            Target::Member(C),
+            Ok((to_c, accepted(C, Some(members(4, &[A, B, C])), None))),
+        );
+        let ended = timeout(PATIENCE, supervisor.connections.join_next()).await.unwrap();
+        let (id, reason) = ended.unwrap().unwrap();
+        supervisor.lost(id, &reason);
+        assert!(supervisor.view.connection_to(C).is_none());
+        assert!(supervisor.view.connection_to(A).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_does_not_register_the_client_for_its_views_is_given_up() {
+        let (_sink, events) = mpsc::channel(1);
+        let (_reply, registration) = oneshot::channel();
+        let mut views = Some(Views {
+            connection: ConnectionId(0),
+            request: Arc::new(client::add_cluster_view_listener_request().unwrap()),
+            events,
+            registration,
+            deadline: Instant::now() + REGISTRATION_TIMEOUT,
+            registered: false,
+        });
+        let told = timeout(2 * REGISTRATION_TIMEOUT, next_view(&mut views)).await.unwrap();
+        assert!(told.unwrap_err().is_timeout());
     }
 }

@@ -16,6 +16,7 @@ mod backups;
 mod deliveries;
 mod heartbeat;
 mod hostile;
+mod limits;
 mod members;
 mod network;
 mod reconnect;

@@ -268,7 +268,7 @@ async fn at_a_signal_the_role_leaves_consul_then_ends_after_the_requests_in_flig
     let address = instance.svc.address();
     let id = format!("logging-service@{address}");
     instance.svc.wait_for_line("registered in", SOON);
-    assert_eq!(instance.agent.passing("logging-service"), [id]);
+    assert!(wait::until_true(SOON, || instance.agent.passing("logging-service") == [id.clone()]));
     let body = json!({"identifier": "late", "text": "x".repeat(1000)}).to_string();
     let (early, late) = body.split_at(500);
     let mut client = RawClient::connect(address).await;
