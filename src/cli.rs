@@ -42,6 +42,13 @@ pub struct Cli {
 /// The roles.
 #[derive(Debug, Subcommand)]
 pub enum Role {
+    /// Run one facade: the public entrance, which takes messages and shows all of them
+    ///
+    /// Answers at once, with 503 until the settings and the mailbox are there. Stops cleanly on SIGINT and SIGTERM. Each
+    /// step that a message takes is logged at the level debug, by its identifier.
+    #[command(after_help = CONSUL_HELP)]
+    Facade(FacadeOptions),
+
     /// Run one logging instance: it keeps messages in the log that all instances share
     ///
     /// Answers at once, with 503 until the settings and the log are there. Stops cleanly on SIGINT and SIGTERM.
@@ -80,6 +87,32 @@ pub struct PopulateKvOptions {
     /// What to write.
     #[command(flatten)]
     pub values: KeyValues,
+}
+
+/// Options of `svc facade`.
+#[derive(Args, Debug)]
+pub struct FacadeOptions {
+    /// Where it listens.
+    #[command(flatten)]
+    pub listen: ListenArgs<8000>,
+
+    /// Where the settings are read, the instance is registered, and the other instances are found.
+    #[command(flatten)]
+    pub consul: ConsulArgs,
+
+    /// Members of the Hazelcast cluster that has the queue: comma list of host:port [default: what the KV store names]
+    #[arg(
+        long,
+        env = "HZ_NETWORK_PUBLICADDRESS",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = config::parse_member)]
+    pub hazelcast: Option<Vec<String>>,
+
+    /// When to give up, and which key says that all is there.
+    #[command(flatten)]
+    pub start: StartArgs,
 }
 
 /// Options of `svc logging`.

@@ -22,6 +22,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("the asynchronous runtime cannot be started")?;
     let outcome = runtime.block_on(shutdown::run(|stop| async {
         match cli.role {
+            Role::Facade(options) => roles::facade::run(options, stop).await,
             Role::Logging(options) => roles::logging::run(options, stop).await,
             Role::Messages(options) => roles::messages::run(options, stop).await,
             Role::PopulateKv(options) => roles::populate_kv::run(options, stop).await,

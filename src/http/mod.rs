@@ -5,6 +5,8 @@
 //! - [`reply`]: what it is answered, and the one place that turns errors into a status and JSON.
 //! - [`body`]: the body of an answer: whole, or a list that is streamed in bounded memory.
 //! - [`health`]: whether the process can take requests, for `GET /health`.
+//! - [`client`]: calls from one instance to another.
+//! - [`throttle`]: keeps what happens with every request from flooding the log.
 //!
 //! What hyper refuses before a handler sees it has the bare status: 400, 414 (a target over 65,534 bytes), 431
 //! (more than 100 headers, or a head that overflows its buffer of about 400 KiB).
@@ -12,12 +14,16 @@
 use std::any::Any;
 
 pub mod body;
+pub mod client;
 mod connection;
 pub mod health;
 pub mod reply;
 pub mod request;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub mod server;
 mod service;
+pub mod throttle;
 
 /// What a panic says.
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

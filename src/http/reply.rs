@@ -1,9 +1,8 @@
 //! What a client is answered, and the one place that turns errors into HTTP.
 
 use std::fmt::{self, Display};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
@@ -11,7 +10,8 @@ use serde::Serialize;
 use serde_json::json;
 use tracing::{error, warn};
 
-use super::body::{self, Body};
+use super::body::{self, Body, Broken};
+use super::throttle::Throttle;
 use crate::engine::{self, Unavailable};
 
 /// An answer.
@@ -21,9 +21,7 @@ pub type Reply = Response<Body>;
 /// longer than it has to is late for nothing.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// An engine that is away fails every request. So many are worth one line in the log per this interval.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
-
+/// An engine that is away fails every request.
 static UNAVAILABLE_LOG: Throttle = Throttle::new();
 
 /// An answer with this JSON as its body.
@@ -56,6 +54,11 @@ where
     let mut pages = pages.boxed();
     let first = pages.next().await.transpose()?.unwrap_or_default();
     Ok(with_body(StatusCode::OK, body::json_array(first, pages)))
+}
+
+/// Status 200 and JSON that comes in pieces. An error ends the body without its last chunk.
+pub fn json_pieces(pieces: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static) -> Reply {
+    with_body(StatusCode::OK, body::streamed(pieces))
 }
 
 /// Tells the client when to ask again.
@@ -225,29 +228,8 @@ impl From<Unavailable> for HttpError {
 ///
 /// [`HttpError::into_reply`] does this by itself; this is for an answer of which only a part failed.
 pub fn log_unavailable(reason: &impl Display) {
-    if let Some(unlogged) = UNAVAILABLE_LOG.pass(Instant::now()) {
+    if let Some(unlogged) = UNAVAILABLE_LOG.pass() {
         warn!(%reason, unlogged, "could not serve a request");
-    }
-}
-
-/// Lets one through per [`LOG_INTERVAL`] and counts the others.
-struct Throttle(Mutex<(Option<Instant>, u64)>);
-
-impl Throttle {
-    const fn new() -> Throttle {
-        Throttle(Mutex::new((None, 0)))
-    }
-
-    /// How many were held back since the last that passed, or `None` where this one is held back too.
-    fn pass(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, held_back) = *state;
-        if last.is_some_and(|last| now.saturating_duration_since(last) < LOG_INTERVAL) {
-            *state = (last, held_back.saturating_add(1));
-            return None;
-        }
-        *state = (Some(now), 0);
-        Some(held_back)
     }
 }
 
@@ -291,16 +273,5 @@ mod tests {
         let reply = HttpError::method_not_allowed("GET, HEAD").into_reply();
         assert_eq!(reply.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(reply.headers()[ALLOW], "GET, HEAD");
-    }
-
-    #[test]
-    fn a_flood_of_failures_is_one_line_per_interval_that_counts_the_rest() {
-        let throttle = Throttle::new();
-        let start = Instant::now();
-        assert_eq!(throttle.pass(start), Some(0));
-        assert_eq!(throttle.pass(start), None);
-        assert_eq!(throttle.pass(start + LOG_INTERVAL / 2), None);
-        assert_eq!(throttle.pass(start + LOG_INTERVAL), Some(2));
-        assert_eq!(throttle.pass(start + LOG_INTERVAL * 2), Some(0));
     }
 }

@@ -108,6 +108,16 @@ impl Request {
         Query::parse(self.head.uri.query().unwrap_or_default())
     }
 
+    /// Whether there may be a body that is not empty: only one of unknown length may turn out to be empty.
+    pub fn has_body(&self) -> bool {
+        self.body.size_hint().exact() != Some(0)
+    }
+
+    /// Whether the content type is that of JSON.
+    pub fn is_json(&self) -> bool {
+        require_json(&self.head.headers).is_ok()
+    }
+
     /// Reads the whole body, of at most `limit` bytes. It counts against the server's [`BodyRoom`] until the request is
     /// dropped: keep that for as long as you keep what you make of the body. A second call finds nothing more to read.
     ///

@@ -12,6 +12,7 @@ mod support;
 
 mod consul;
 mod engines;
+mod facade;
 mod hazelcast;
 mod http;
 mod logging;

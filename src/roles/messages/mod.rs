@@ -21,22 +21,20 @@ use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use hyper::Method;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tracing::info;
 
 use self::deliverer::Deliverer;
 use self::progress::Progress;
 use super::deadline::within;
 use super::instance::{self, Identity};
 use super::listing::LeftOut;
+use super::mailbox;
 use crate::cli::MessagesOptions;
-use crate::config::MailboxSettings;
 use crate::discovery::Discovery;
-use crate::engine::{self, DeliveredMessage, Mailbox, Settings, Unavailable};
+use crate::engine::{self, DeliveredMessage, Mailbox};
 use crate::http::health::Health;
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
 use crate::http::server::Handler;
-use crate::wait::{NotYet, Wait};
 
 /// The role's name, in `GET /health` and in the log.
 const ROLE: &str = "messages";
@@ -65,8 +63,7 @@ pub async fn run(options: MessagesOptions, stop: impl Future<Output = ()> + Send
     let stop = stop.shared();
     let mut deliverer = None;
     let open = async |health: &Health, registration: &engine::Registration| {
-        let mailbox = open_mailbox(&*settings, &options, health).await?;
-        info!(role = ROLE, mailbox = mailbox.describe(), "the mailbox is open");
+        let mailbox = mailbox::open(ROLE, &*settings, options.hazelcast.as_deref(), &options.start, health).await?;
         messages.open(mailbox.clone());
         deliverer = Some(Deliverer::start(
             mailbox,
@@ -83,27 +80,6 @@ pub async fn run(options: MessagesOptions, stop: impl Future<Output = ()> + Send
     }
     messages.close();
     outcome
-}
-
-/// Waits for the settings, and for the mailbox that they name.
-async fn open_mailbox(
-    settings: &dyn Settings,
-    options: &MessagesOptions,
-    health: &Health,
-) -> anyhow::Result<Arc<dyn Mailbox>> {
-    let wait = Wait::up_to(options.start.wait);
-    health.waiting(format!("waiting for {}", settings.describe()));
-    let found = MailboxSettings::wait_for(settings, &options.start.ready_key, &wait).await?;
-    let members = options.hazelcast.as_ref().unwrap_or(&found.members);
-    let mailbox = engine::connect_mailbox(&found.cluster_name, &found.queue_name, members, ROLE)?;
-    health.waiting(format!("waiting for {}", mailbox.describe()));
-    let not_yet = |error: Unavailable| NotYet {
-        subject: mailbox.describe(),
-        answer: format!("{:#}", error.cause),
-        advice: mailbox.advice(),
-    };
-    wait.until(async || mailbox.ready().await.map_err(not_yet)).await?;
-    Ok(mailbox)
 }
 
 /// The ids of the live instances that deliver as this one does. One of another origin takes what it finds by itself, and

@@ -1,0 +1,148 @@
+//! `svc facade`: the public entrance. It keeps nothing: a message is logged through a logging instance and handed over
+//! to the mailbox; lists are read from the other instances.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /message?text=…`, or JSON `{"text":…}` | 201 `{"identifier":…,"text":…}`, once it is logged and handed over: see `deliver` |
+//! | `GET /messages` | 200 `[[text…],[text…]]`, all logs and all delivered messages, streamed |
+//! | `GET /health` | 200 while it can take requests, also when something behind it is away, which shows in the body |
+
+mod deliver;
+mod lists;
+mod post;
+mod tries;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use self::post::Posted;
+use self::tries::Service;
+use super::instance::{self, Identity};
+use super::mailbox;
+use crate::cli::FacadeOptions;
+use crate::discovery::Discovery;
+use crate::engine::{self, Mailbox, Registry};
+use crate::http::client::Client;
+use crate::http::health::Health;
+use crate::http::reply::{self, HttpError, Reply};
+use crate::http::request::Request;
+use crate::http::server::Handler;
+
+/// The role's name, in `GET /health`, in the log, and on the mailbox.
+const ROLE: &str = "facade";
+
+/// The services that it calls.
+const LOGGING: &str = "logging-service";
+const MESSAGES: &str = "messages-service";
+
+/// How long a request may take from the moment on that it is read. A client is to have its 503 within 5 s.
+const DEADLINE: Duration = Duration::from_millis(4700);
+
+/// How long a start waits for the registry to tell which instances there are. Without it, requests are answered 503.
+const FIRST_INSTANCES: Duration = Duration::from_secs(2);
+
+/// Runs one instance until `stop` is done.
+///
+/// # Errors
+///
+/// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
+pub async fn run(options: FacadeOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let consul = options.consul.options()?;
+    let settings = engine::connect_settings(&consul)?;
+    let registry = engine::connect_registry(&consul)?;
+    let facade = Arc::new(Facade::default());
+    let identity = Identity {
+        role: ROLE,
+        service: "facade-service",
+        listen: options.listen.clone().into(),
+    };
+    let open = {
+        let (facade, registry) = (facade.clone(), registry.clone());
+        async move |health: &Health, _: &engine::Registration| {
+            let mailbox = mailbox::open(ROLE, &*settings, options.hazelcast.as_deref(), &options.start, health).await?;
+            facade.open(mailbox, &registry).await;
+            Ok(())
+        }
+    };
+    instance::run(identity, registry, facade, open, stop).await
+}
+
+/// What all requests of an instance share.
+#[derive(Default)]
+struct Facade {
+    /// Empty before the mailbox is there.
+    parts: OnceLock<Parts>,
+}
+
+/// What the facade stands in front of.
+struct Parts {
+    client: Client,
+    logging: Service,
+    messages: Service,
+    mailbox: Arc<dyn Mailbox>,
+}
+
+impl Facade {
+    async fn open(&self, mailbox: Arc<dyn Mailbox>, registry: &Arc<dyn Registry>) {
+        let follow = |name| Service {
+            name,
+            discovery: Discovery::follow(registry.clone(), name),
+        };
+        let parts = Parts {
+            client: Client::new(),
+            logging: follow(LOGGING),
+            messages: follow(MESSAGES),
+            mailbox,
+        };
+        tokio::join!(
+            parts.logging.discovery.first(FIRST_INSTANCES),
+            parts.messages.discovery.first(FIRST_INSTANCES)
+        );
+        // Nobody opens it twice.
+        let _ = self.parts.set(parts);
+    }
+}
+
+impl Handler for Facade {
+    async fn handle(&self, mut request: Request) -> Result<Reply, HttpError> {
+        let parts = self
+            .parts
+            .get()
+            .ok_or_else(|| HttpError::unavailable("the mailbox is not open"))?;
+        // For every path, also those that look at no parameter: what is malformed is not acted on.
+        request.query()?;
+        match (request.path(), request.method()) {
+            ("/message", &Method::POST) => {
+                let posted = Posted::read(&mut request).await?;
+                let message = deliver::deliver(parts, posted).await?;
+                Ok(reply::json(StatusCode::CREATED, &message))
+            }
+            ("/message", _) => Err(HttpError::method_not_allowed("POST")),
+            ("/messages", &Method::GET) => lists::all(parts).await,
+            ("/messages", _) => Err(HttpError::method_not_allowed("GET, HEAD")),
+            _ => Err(HttpError::not_found()),
+        }
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        let Some(parts) = self.parts.get() else {
+            return details;
+        };
+        let away = parts.mailbox.check().err().map(|error| format!("{:#}", error.cause));
+        let mailbox = json!({ "engine": parts.mailbox.describe(), "reachable": away.is_none(), "reason": away });
+        details.insert("mailbox".to_owned(), mailbox);
+        for service in [&parts.logging, &parts.messages] {
+            let instances = service.discovery.instances();
+            let ids: Vec<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();
+            details.insert(service.name.to_owned(), json!(ids));
+        }
+        details
+    }
+}
+
+#[cfg(test)]
+mod tests;

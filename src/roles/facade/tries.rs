@@ -1,0 +1,156 @@
+//! [`Tries`]: one instance after another, until one does what it is asked for or the time is up.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use crate::discovery::{Discovery, Pick};
+use crate::http::client::Answer;
+use crate::http::reply::HttpError;
+use crate::http::throttle::Throttle;
+
+/// How long the first try may take, twice that for the next, and so on: an instance that hangs costs little time, and
+/// one that is slow, because all are, gets it in the end.
+const FIRST_LIMIT: Duration = Duration::from_millis(1200);
+
+/// Pause before instances that failed are asked again. It doubles from round to round.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest error of an instance that is read, in bytes.
+pub(super) const MOST_ERROR_BYTES: usize = 64 * 1024;
+
+static FAILED: Throttle = Throttle::new();
+
+/// A service that the facade calls.
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) name: &'static str,
+    pub(super) discovery: Discovery,
+}
+
+/// The tries of one request at the instances of one service.
+pub(super) struct Tries<'a> {
+    service: &'a Service,
+    deadline: Instant,
+    /// Instances of another origin only where there are no others.
+    ours_first: bool,
+    /// Ids of those that were tried in this round.
+    tried: Vec<String>,
+    limit: Duration,
+    pause: Duration,
+    /// Why the last try failed.
+    last: Option<String>,
+}
+
+/// One try: at this instance, within this time.
+pub(super) struct Try {
+    pub(super) instance: Pick,
+    pub(super) limit: Duration,
+}
+
+impl<'a> Tries<'a> {
+    pub(super) fn new(service: &'a Service, deadline: Instant) -> Tries<'a> {
+        Tries {
+            service,
+            deadline,
+            ours_first: false,
+            tried: Vec::new(),
+            limit: FIRST_LIMIT,
+            pause: FIRST_PAUSE,
+            last: None,
+        }
+    }
+
+    /// Leaves instances of another origin out where there are others: they may not know all that is asked for.
+    pub(super) fn ours_first(mut self) -> Tries<'a> {
+        self.ours_first = true;
+        self
+    }
+
+    /// The next try, after a pause where all instances have failed.
+    ///
+    /// # Errors
+    ///
+    /// 503 where no instance is known, or the time is up, with what the last one answered.
+    pub(super) async fn next(&mut self) -> Result<Try, HttpError> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.give_up());
+            }
+            if let Some(instance) = self.pick() {
+                let limit = self.limit.min(left);
+                self.limit = self.limit.saturating_mul(2);
+                return Ok(Try { instance, limit });
+            }
+            if self.tried.is_empty() {
+                return Err(self.give_up());
+            }
+            self.tried.clear();
+            sleep(self.pause.min(left)).await;
+            self.pause = self.pause.saturating_mul(2);
+        }
+    }
+
+    /// The last try came to nothing: `why` names the instance.
+    pub(super) fn failed(&mut self, why: String) {
+        if let Some(unlogged) = FAILED.pass() {
+            warn!(
+                service = self.service.name,
+                reason = why,
+                unlogged,
+                "an instance failed, trying on"
+            );
+        }
+        self.last = Some(why);
+    }
+
+    fn pick(&mut self) -> Option<Pick> {
+        loop {
+            let tried: Vec<&str> = self.tried.iter().map(String::as_str).collect();
+            let pick = self.service.discovery.pick(&tried)?;
+            self.tried.push(pick.id.clone());
+            if !self.is_left_out(&pick) {
+                return Some(pick);
+            }
+        }
+    }
+
+    fn is_left_out(&self, pick: &Pick) -> bool {
+        let is_ours = |version: &Option<String>| version.is_some();
+        self.ours_first
+            && !is_ours(&pick.version)
+            && self
+                .service
+                .discovery
+                .instances()
+                .iter()
+                .any(|instance| is_ours(&instance.version))
+    }
+
+    fn give_up(&self) -> HttpError {
+        let service = self.service.name;
+        HttpError::unavailable(match &self.last {
+            Some(last) => format!("no instance of {service} could do it in time, at last {last}"),
+            None => format!("no live instance of {service} is known"),
+        })
+    }
+}
+
+/// What an instance answered instead of what it was asked for: `logging-service@127.0.0.1:8101 answered 503: …`.
+pub(super) fn describe(instance: &Pick, status: StatusCode, body: &[u8]) -> String {
+    let answered = format!("{} answered {}", instance.id, status.as_u16());
+    let said: Option<Value> = serde_json::from_slice(body).ok();
+    match said.as_ref().and_then(|said| said.pointer("/error/message")?.as_str()) {
+        Some(message) => format!("{answered}: {message}"),
+        None => answered,
+    }
+}
+
+/// [`describe`] for a whole answer.
+pub(super) fn describe_answer(instance: &Pick, answer: &Answer) -> String {
+    describe(instance, answer.status, &answer.body)
+}
