@@ -46,19 +46,19 @@ pub enum Role {
     ///
     /// Answers at once, with 503 until the settings and the mailbox are there. Stops cleanly on SIGINT and SIGTERM. Each
     /// step that a message takes is logged at the level debug, by its identifier.
-    #[command(after_help = CONSUL_HELP)]
+    #[command(after_help = CONSUL_HELP, mut_arg("port", |port| port.required(false).default_value("8000")))]
     Facade(FacadeOptions),
 
     /// Run one logging instance: it keeps messages in the log that all instances share
     ///
     /// Answers at once, with 503 until the settings and the log are there. Stops cleanly on SIGINT and SIGTERM.
-    #[command(after_help = CONSUL_HELP)]
+    #[command(after_help = CONSUL_HELP, mut_arg("port", |port| port.required(false).default_value("8100")))]
     Logging(LoggingOptions),
 
     /// Run one messages instance: it delivers what waits in the mailbox, and shows what was delivered
     ///
     /// Answers at once, with 503 until the settings and the mailbox are there. Stops cleanly on SIGINT and SIGTERM.
-    #[command(after_help = CONSUL_HELP)]
+    #[command(after_help = CONSUL_HELP, mut_arg("port", |port| port.required(false).default_value("8180")))]
     Messages(MessagesOptions),
 
     /// Write the shared settings into Consul's KV store, then exit
@@ -94,7 +94,7 @@ pub struct PopulateKvOptions {
 pub struct FacadeOptions {
     /// Where it listens.
     #[command(flatten)]
-    pub listen: ListenArgs<8000>,
+    pub listen: Listen,
 
     /// Where the settings are read, the instance is registered, and the other instances are found.
     #[command(flatten)]
@@ -120,7 +120,7 @@ pub struct FacadeOptions {
 pub struct LoggingOptions {
     /// Where it listens.
     #[command(flatten)]
-    pub listen: ListenArgs<8100>,
+    pub listen: Listen,
 
     /// Where the settings are read, and the instance is registered.
     #[command(flatten)]
@@ -146,7 +146,7 @@ pub struct LoggingOptions {
 pub struct MessagesOptions {
     /// Where it listens.
     #[command(flatten)]
-    pub listen: ListenArgs<8180>,
+    pub listen: Listen,
 
     /// Where the settings are read, and the instance is registered.
     #[command(flatten)]
@@ -167,41 +167,22 @@ pub struct MessagesOptions {
     pub start: StartArgs,
 }
 
-/// Where an instance listens, and what others call it by; `PORT` is the role's default.
+/// Where an instance listens, and what others call it by.
 #[derive(Args, Clone, Debug)]
-pub struct ListenArgs<const PORT: u16> {
+pub struct Listen {
     /// Address to bind
     #[arg(long, env = "SVC_HOST", default_value = "127.0.0.1", value_parser = parse_host)]
     pub host: String,
 
     /// HTTP port; 0 takes a free one and says which
-    #[arg(long, env = "PORT", default_value_t = PORT)]
+    // Its default is the role's: see `Role`.
+    #[arg(long, env = "PORT")]
     pub port: u16,
 
     /// Host name or address that others call it by [default: the bound address, or this host's name where that is 0.0.0.0]
+    // An IPv6 address is kept without brackets.
     #[arg(long, env = "SVC_ADVERTISE", value_name = "HOST", value_parser = parse_advertised)]
     pub advertise: Option<String>,
-}
-
-/// [`ListenArgs`] of whichever role.
-#[derive(Clone, Debug)]
-pub struct Listen {
-    /// Host name or address to bind.
-    pub host: String,
-    /// HTTP port; 0 takes a free one.
-    pub port: u16,
-    /// Host name or address that others call it by, an IPv6 address without brackets; `None`: the bound one.
-    pub advertise: Option<String>,
-}
-
-impl<const PORT: u16> From<ListenArgs<PORT>> for Listen {
-    fn from(args: ListenArgs<PORT>) -> Self {
-        Self {
-            host: args.host,
-            port: args.port,
-            advertise: args.advertise,
-        }
-    }
 }
 
 /// How a start waits for what is not there yet.
@@ -473,6 +454,17 @@ mod tests {
             Some("http://consul:1234")
         );
         assert_eq!(made(None, Some("tcp://10.0.0.1:8500")), None);
+    }
+
+    #[test]
+    fn each_role_has_its_port() {
+        let port = |role| match read(&[role]).unwrap() {
+            Role::Facade(options) => options.listen.port,
+            Role::Logging(options) => options.listen.port,
+            Role::Messages(options) => options.listen.port,
+            Role::PopulateKv(_) => panic!("it listens nowhere"),
+        };
+        assert_eq!(["facade", "logging", "messages"].map(port), [8000, 8100, 8180]);
     }
 
     #[test]

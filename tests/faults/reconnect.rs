@@ -58,6 +58,7 @@ async fn another_cluster_id_is_adopted_once_all_connections_are_gone() {
     assert_eq!(client.cluster_id(), Some(old));
     first.stop().await;
     second.stop().await;
+    eventually("both connections are lost", || !client.is_connected()).await;
     let fresh = Identity {
         partition_count: 13,
         ..Identity::new()

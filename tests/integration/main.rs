@@ -21,3 +21,4 @@ mod mailbox;
 mod messages;
 mod populate_kv;
 mod registry;
+mod story;

@@ -12,6 +12,7 @@
 pub(crate) mod agent;
 pub(crate) mod engines;
 pub(crate) mod fake;
+pub(crate) mod fleet;
 pub(crate) mod http;
 pub(crate) mod member;
 pub(crate) mod messages;

@@ -57,7 +57,7 @@ pub async fn run(options: FacadeOptions, stop: impl Future<Output = ()>) -> anyh
     let identity = Identity {
         role: ROLE,
         service: "facade-service",
-        listen: options.listen.clone().into(),
+        listen: options.listen.clone(),
     };
     let open = {
         let (facade, registry) = (facade.clone(), registry.clone());

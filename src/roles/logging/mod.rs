@@ -37,7 +37,7 @@ pub async fn run(options: LoggingOptions, stop: impl Future<Output = ()>) -> any
     let identity = Identity {
         role: ROLE,
         service: SERVICE,
-        listen: options.listen.clone().into(),
+        listen: options.listen.clone(),
     };
     let bound = identity.bind().await?;
     let open = async |health: &Health| open_log(&*settings, &options, health).await;

@@ -58,7 +58,7 @@ pub async fn run(options: MessagesOptions, stop: impl Future<Output = ()> + Send
     let identity = Identity {
         role: ROLE,
         service: SERVICE,
-        listen: options.listen.clone().into(),
+        listen: options.listen.clone(),
     };
     let stop = stop.shared();
     let mut deliverer = None;

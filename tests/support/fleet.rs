@@ -1,0 +1,212 @@
+//! A fleet of `svc` processes on real engines, and clients that post to it without pause.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use tokio::task::{JoinSet, spawn_blocking};
+use uuid::Uuid;
+
+use super::agent::Agent;
+use super::engines::Engines;
+use super::process::Svc;
+use super::raw::{Answer, RawClient};
+
+/// Longer than a start, a stop, or a delivery takes.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// Longer than a thousand posts take on a busy machine.
+pub(crate) const LOADED: Duration = Duration::from_secs(120);
+
+/// Instances with a Consul agent, a map and a queue of their own, on the clusters that all tests share.
+pub(crate) struct Fleet {
+    pub(crate) facades: Vec<Svc>,
+    pub(crate) logging: Vec<Svc>,
+    pub(crate) messages: Vec<Svc>,
+    /// Of its map and of its queue.
+    pub(crate) name: String,
+    /// Where they are registered, and their settings.
+    agent: Option<Agent>,
+}
+
+impl Fleet {
+    /// A fleet of so many instances of each role, all of them ready and known to the facades.
+    pub(crate) async fn start(facades: usize, logging: usize, messages: usize) -> Fleet {
+        let system = spawn_blocking(move || {
+            let agent = Agent::start();
+            let name = format!("test-{}", Uuid::new_v4());
+            Self::populate(&agent.address, &name);
+            let start = |role: &str, count: usize| -> Vec<Svc> {
+                let arguments = [role, "--port", "0", "--consul", &agent.address, "--log", "svc=debug"];
+                (0..count).map(|_| Svc::start(&arguments, &[])).collect()
+            };
+            let (logging, messages) = (start("logging", logging), start("messages", messages));
+            let facades = start("facade", facades);
+            for svc in logging.iter().chain(&messages).chain(&facades) {
+                svc.wait_healthy(SOON);
+            }
+            Fleet {
+                facades,
+                logging,
+                messages,
+                name,
+                agent: Some(agent),
+            }
+        });
+        let system = system.await.unwrap();
+        system.wait_known().await;
+        system
+    }
+
+    /// Writes the settings for a map and a queue of this name into the agent there. Blocks.
+    pub(crate) fn populate(agent: &str, name: &str) {
+        let engines = Engines::shared();
+        let keys = [
+            ("--hz-logging-members", engines.logging.addresses()),
+            ("--hz-mq-members", engines.mq.addresses()),
+            ("--hz-logging-mapping-name", name.to_owned()),
+            ("--hz-mq-queue-name", name.to_owned()),
+        ];
+        let keys = keys.iter().flat_map(|(option, value)| [*option, value.as_str()]);
+        let arguments: Vec<&str> = ["populate-kv", "--consul", agent].into_iter().chain(keys).collect();
+        let populated = Svc::start(&arguments, &[]);
+        assert!(populated.wait_exit(SOON).success(), "{}", populated.output());
+    }
+
+    /// The agent that they are registered in.
+    pub(crate) fn agent(&self) -> &Agent {
+        self.agent.as_ref().expect("nobody took the agent")
+    }
+
+    /// The agent, to do to it what the fleet has to live with.
+    pub(crate) fn take_agent(&mut self) -> Agent {
+        self.agent.take().expect("nobody took the agent")
+    }
+
+    /// Waits until each facade knows all instances.
+    pub(crate) async fn wait_known(&self) {
+        for facade in &self.facades {
+            eventually("the facade knows all instances", async || {
+                let health = ask(facade, "GET", "/health", "", "").await.json();
+                let known = |service: &str| health[service].as_array().map_or(0, Vec::len);
+                known("logging-service") == self.logging.len() && known("messages-service") == self.messages.len()
+            })
+            .await;
+        }
+    }
+
+    /// Both lists, sorted.
+    pub(crate) async fn lists(&self) -> [Vec<String>; 2] {
+        let answer = ask(&self.facades[0], "GET", "/messages", "", "").await;
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        let mut lists: [Vec<String>; 2] = serde_json::from_slice(&answer.body).unwrap();
+        lists.iter_mut().for_each(|list| list.sort());
+        lists
+    }
+
+    /// Waits until both lists hold exactly these texts.
+    pub(crate) async fn wait_lists(&self, texts: &[String]) {
+        let mut expected = texts.to_vec();
+        expected.sort();
+        eventually("both lists hold what was posted", async || {
+            let [logs, messages] = self.lists().await;
+            assert_eq!(logs.len(), expected.len(), "logs are there at once");
+            logs == expected && messages == expected
+        })
+        .await;
+    }
+}
+
+/// Waits until `condition` holds, for as long as [`SOON`].
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + SOON;
+    while !condition().await {
+        assert!(Instant::now() < end, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub(crate) async fn ask(svc: &Svc, method: &str, target: &str, headers: &str, body: &str) -> Answer {
+    let mut client = RawClient::connect(svc.address()).await;
+    client
+        .send(request(
+            method,
+            target,
+            &format!("{headers}Connection: close\r\n"),
+            body,
+        ))
+        .await;
+    client.answer().await
+}
+
+pub(crate) fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
+}
+
+/// What clients that post without pause have seen.
+#[derive(Default)]
+pub(crate) struct Load {
+    acknowledged: Mutex<Vec<String>>,
+    failed: Mutex<Vec<String>>,
+    stop: AtomicBool,
+}
+
+impl Load {
+    /// Posts on one connection until it is time to stop.
+    async fn post(self: Arc<Self>, facade: std::net::SocketAddr, client: usize) {
+        let mut connection = RawClient::connect(facade).await;
+        for number in 0.. {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let text = format!("{client}-{number}");
+            connection
+                .send(request("POST", &format!("/message?text={text}"), "", ""))
+                .await;
+            let answer = connection.answer().await;
+            if answer.status == 201 {
+                self.acknowledged.lock().await.push(text);
+            } else {
+                let body = String::from_utf8_lossy(&answer.body).into_owned();
+                self.failed
+                    .lock()
+                    .await
+                    .push(format!("{text}: {} {body}", answer.status));
+            }
+        }
+    }
+
+    /// Waits until so many more are acknowledged.
+    pub(crate) async fn more(&self, count: usize) {
+        let (end, goal) = (Instant::now() + LOADED, self.acknowledged.lock().await.len() + count);
+        while self.acknowledged.lock().await.len() < goal {
+            assert!(
+                Instant::now() < end,
+                "not {count} more within {LOADED:?}: {:?}",
+                self.failed.lock().await
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Eight clients that post without pause.
+pub(crate) fn clients(load: &Arc<Load>, facade: &Svc) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    for client in 0..8 {
+        clients.spawn(load.clone().post(facade.address(), client));
+    }
+    clients
+}
+
+/// Lets the clients end; what was acknowledged, and nothing has failed.
+pub(crate) async fn end(load: &Load, mut clients: JoinSet<()>) -> Vec<String> {
+    load.stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    assert_eq!(*load.failed.lock().await, Vec::<String>::new());
+    load.acknowledged.lock().await.clone()
+}
