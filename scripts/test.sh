@@ -19,6 +19,19 @@ HELP
 
 announce() { printf '\n== %s\n' "$1"; }
 
+# consulrs brings native-tls, which is built against OpenSSL's headers.
+build_tools() {
+    if pkg-config --exists openssl 2>/dev/null; then return 0; fi
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        announce 'installing pkg-config and libssl-dev, which the build needs'
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pkg-config libssl-dev
+    else
+        printf "OpenSSL's headers are missing: install them (Debian: apt-get install pkg-config libssl-dev)\n" >&2
+        exit 1
+    fi
+}
+
 lint() {
     announce 'format, lints, layers'
     cargo fmt --check
@@ -53,11 +66,13 @@ run_part() {
 }
 
 if (($# == 0)); then
+    build_tools
     lint
     engines
     run_tests
 elif [[ $1 == help || $1 == -h || $1 == --help ]]; then
     usage
 else
+    build_tools
     for part in "$@"; do run_part "$part"; done
 fi

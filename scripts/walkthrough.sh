@@ -140,6 +140,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 step 'Engines: a Consul agent, three Hazelcast members for the logs, two for the queue'
+"$SCRIPTS/engines.sh" fetch
 "$SCRIPTS/engines.sh" up --free-ports --dir "$DIR/engines" >"$DIR/engines.log" 2>&1 || fail "the engines do not start"
 set -a
 # shellcheck disable=SC1091

@@ -47,19 +47,19 @@ pub enum Role {
     /// Answers at once, with 503 until the settings and the mailbox are there. Stops cleanly on SIGINT and SIGTERM. Each
     /// step that a message takes is logged at the level debug, by its identifier.
     #[command(after_help = CONSUL_HELP, mut_arg("port", |port| port.required(false).default_value("8000")))]
-    Facade(FacadeOptions),
+    Facade(InstanceOptions),
 
     /// Run one logging instance: it keeps messages in the log that all instances share
     ///
     /// Answers at once, with 503 until the settings and the log are there. Stops cleanly on SIGINT and SIGTERM.
     #[command(after_help = CONSUL_HELP, mut_arg("port", |port| port.required(false).default_value("8100")))]
-    Logging(LoggingOptions),
+    Logging(InstanceOptions),
 
     /// Run one messages instance: it delivers what waits in the mailbox, and shows what was delivered
     ///
     /// Answers at once, with 503 until the settings and the mailbox are there. Stops cleanly on SIGINT and SIGTERM.
     #[command(after_help = CONSUL_HELP, mut_arg("port", |port| port.required(false).default_value("8180")))]
-    Messages(MessagesOptions),
+    Messages(InstanceOptions),
 
     /// Write the shared settings into Consul's KV store, then exit
     ///
@@ -89,9 +89,9 @@ pub struct PopulateKvOptions {
     pub values: KeyValues,
 }
 
-/// Options of `svc facade`.
+/// Options of the roles that serve: facade, logging and messages.
 #[derive(Args, Debug)]
-pub struct FacadeOptions {
+pub struct InstanceOptions {
     /// Where it listens.
     #[command(flatten)]
     pub listen: Listen,
@@ -100,59 +100,8 @@ pub struct FacadeOptions {
     #[command(flatten)]
     pub consul: ConsulArgs,
 
-    /// Members of the Hazelcast cluster that has the queue: comma list of host:port [default: what the KV store names]
-    #[arg(
-        long,
-        env = "HZ_NETWORK_PUBLICADDRESS",
-        value_name = "HOST:PORT",
-        value_delimiter = ','
-    )]
-    #[arg(value_parser = config::parse_member)]
-    pub hazelcast: Option<Vec<String>>,
-
-    /// When to give up, and which key says that all is there.
-    #[command(flatten)]
-    pub start: StartArgs,
-}
-
-/// Options of `svc logging`.
-#[derive(Args, Debug)]
-pub struct LoggingOptions {
-    /// Where it listens.
-    #[command(flatten)]
-    pub listen: Listen,
-
-    /// Where the settings are read, and the instance is registered.
-    #[command(flatten)]
-    pub consul: ConsulArgs,
-
-    /// Members of the Hazelcast cluster that keeps the logs: comma list of host:port [default: what the KV store names]
-    #[arg(
-        long,
-        env = "HZ_NETWORK_PUBLICADDRESS",
-        value_name = "HOST:PORT",
-        value_delimiter = ','
-    )]
-    #[arg(value_parser = config::parse_member)]
-    pub hazelcast: Option<Vec<String>>,
-
-    /// When to give up, and which key says that all is there.
-    #[command(flatten)]
-    pub start: StartArgs,
-}
-
-/// Options of `svc messages`.
-#[derive(Args, Debug)]
-pub struct MessagesOptions {
-    /// Where it listens.
-    #[command(flatten)]
-    pub listen: Listen,
-
-    /// Where the settings are read, and the instance is registered.
-    #[command(flatten)]
-    pub consul: ConsulArgs,
-
-    /// Members of the Hazelcast cluster that has the queue: comma list of host:port [default: what the KV store names]
+    /// Members of the role's Hazelcast cluster, which keeps the logs for logging and has the queue for facade and
+    /// messages: comma list of host:port [default: what the KV store names]
     #[arg(
         long,
         env = "HZ_NETWORK_PUBLICADDRESS",

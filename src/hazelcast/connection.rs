@@ -21,7 +21,7 @@ use super::error::{Error, Kind, Result};
 use super::inbox::Inbox;
 use super::message::Request;
 use super::outbox::{Outbox, Outgoing, Waiting, outbox};
-use super::pending::PendingCalls;
+use super::pending::{ConnectionId, PendingCalls};
 
 /// Requests that may wait for a connection's writer; a caller past that waits for a place, within its deadline.
 const PLACES: usize = 1024;
@@ -31,10 +31,6 @@ const WRITE_BATCH_BYTES: usize = 64 * 1024;
 
 /// Frames larger than this, in bytes, are written from where they are; smaller ones are copied into the batch.
 const COPY_LIMIT_BYTES: usize = 16 * 1024;
-
-/// Names a connection within its client. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ConnectionId(pub(super) u64);
 
 /// A handle to a live connection.
 #[derive(Debug)]

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::ConnectionId;
 use super::error::{Error, Kind, Result};
 use super::message::Incoming;
 
@@ -19,6 +18,10 @@ pub(super) type Reply = oneshot::Sender<Result<Incoming>>;
 
 /// Where the events of a listener go.
 pub(super) type EventSink = mpsc::Sender<Incoming>;
+
+/// Names a connection within its client. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ConnectionId(pub(super) u64);
 
 /// The calls of one client that were handed to a connection's writer, by correlation id.
 ///

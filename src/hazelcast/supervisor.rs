@@ -15,12 +15,12 @@ use super::attempts::{Schedule, Target};
 use super::cluster::{Member, View};
 use super::codec::client::{self, Accepted, ClusterViewEvent, MembersView, PartitionsView};
 use super::config::{Config, Routing};
-use super::connection::{Connection, ConnectionId, Established, Heartbeat};
+use super::connection::{Connection, Established, Heartbeat};
 use super::error::{Error, Kind, Result};
 use super::handshake;
 use super::message::{Incoming, Request};
 use super::outbox::Outgoing;
-use super::pending::PendingCalls;
+use super::pending::{ConnectionId, PendingCalls};
 
 /// How often overdue confirmations and due attempts are looked for.
 const TICK: Duration = Duration::from_millis(50);

@@ -22,7 +22,7 @@ use self::post::Posted;
 use self::tries::Service;
 use super::instance::{self, Identity};
 use super::mailbox;
-use crate::cli::FacadeOptions;
+use crate::cli::InstanceOptions;
 use crate::discovery::Discovery;
 use crate::engine::{self, Mailbox, Registry};
 use crate::http::client::Client;
@@ -49,7 +49,7 @@ const FIRST_INSTANCES: Duration = Duration::from_secs(2);
 /// # Errors
 ///
 /// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
-pub async fn run(options: FacadeOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let consul = options.consul.options()?;
     let settings = engine::connect_settings(&consul)?;
     let registry = engine::connect_registry(&consul)?;

@@ -13,7 +13,7 @@ use tracing::info;
 
 use self::routes::Logging;
 use super::instance::{Bound, Identity};
-use crate::cli::LoggingOptions;
+use crate::cli::InstanceOptions;
 use crate::config::LoggingSettings;
 use crate::engine::{self, LogStore, Registration, Registry, Settings, Unavailable};
 use crate::http::health::Health;
@@ -30,7 +30,7 @@ const SERVICE: &str = "logging-service";
 /// # Errors
 ///
 /// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
-pub async fn run(options: LoggingOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let consul = options.consul.options()?;
     let settings = engine::connect_settings(&consul)?;
     let registry = engine::connect_registry(&consul)?;
@@ -47,7 +47,7 @@ pub async fn run(options: LoggingOptions, stop: impl Future<Output = ()>) -> any
 /// Waits for the settings, and for the log store that they name.
 async fn open_log(
     settings: &dyn Settings,
-    options: &LoggingOptions,
+    options: &InstanceOptions,
     health: &Health,
 ) -> anyhow::Result<Arc<dyn LogStore>> {
     let wait = Wait::up_to(options.start.wait);

@@ -28,7 +28,7 @@ use super::deadline::within;
 use super::instance::{self, Identity};
 use super::listing::LeftOut;
 use super::mailbox;
-use crate::cli::MessagesOptions;
+use crate::cli::InstanceOptions;
 use crate::discovery::Discovery;
 use crate::engine::{self, DeliveredMessage, Mailbox};
 use crate::http::health::Health;
@@ -51,7 +51,7 @@ const MAILBOX_DEADLINE: Duration = Duration::from_millis(4500);
 /// # Errors
 ///
 /// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
-pub async fn run(options: MessagesOptions, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
     let consul = options.consul.options()?;
     let (settings, registry) = (engine::connect_settings(&consul)?, engine::connect_registry(&consul)?);
     let messages = Arc::new(Messages::default());
