@@ -178,6 +178,8 @@ JSON
 # - no.heartbeat 10 s (default 60): a member that hangs is put out within the time the system promises;
 # - merge delays (default 300 and 120 s): it comes back within seconds once it runs again;
 # - before.join 0 (default 5 s): all members are named, nothing has to be discovered;
+# - connection monitor 20 ms (default 100): a member whose process is gone is dropped after three refused
+#   connections, which is all that calls to its partitions wait for;
 # - retry pause 50 ms (default 500): what a member passes on to one that has just died is served soon after;
 # - backup time-out 1 s (default 5), then an error: a write that no backup confirmed is told as such,
 #   where the default lets the client wait and then calls it done;
@@ -193,6 +195,7 @@ hazelcast:
     hazelcast.merge.first.run.delay.seconds: "5"
     hazelcast.merge.next.run.delay.seconds: "5"
     hazelcast.wait.seconds.before.join: "0"
+    hazelcast.connection.monitor.interval: "20"
     hazelcast.invocation.retry.pause.millis: "50"
     hazelcast.operation.backup.timeout.millis: "1000"
     hazelcast.operation.fail.on.indeterminate.state: "true"
