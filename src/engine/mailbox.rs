@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use super::Result;
+use super::{Engine, Result};
 use crate::message::Message;
 
 /// Longest batch, in bytes as it waits in the mailbox: 16 MiB. A text of 1 MiB takes up to six where it is written as JSON.
@@ -59,19 +59,7 @@ pub struct DeliveredMessage {
 }
 
 /// The mailbox that all instances share.
-pub trait Mailbox: Send + Sync {
-    /// Which engine this is, and where, for people: `Hazelcast cluster "mq" at 127.0.0.1:5711`.
-    fn describe(&self) -> String;
-
-    /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
-    fn advice(&self) -> String;
-
-    /// Waits until the engine can be reached, at most for about 1 s; the error says why it cannot.
-    fn ready(&self) -> BoxFuture<'_, Result<()>>;
-
-    /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.
-    fn check(&self) -> Result<()>;
-
+pub trait Mailbox: Engine {
     /// Puts a batch in, of at most [`MAX_BATCH_BYTES`]. Where the outcome was unknown it was offered again: it may be in
     /// twice, under one id.
     fn offer<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Offered>>;

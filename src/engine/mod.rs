@@ -62,7 +62,7 @@ pub fn connect_registry(options: &consul::ConsulOptions) -> anyhow::Result<Arc<d
 
 /// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`).
 ///
-/// It begins to connect, and goes on until it is dropped: [`LogStore::ready`] tells whether it is there.
+/// It begins to connect, and goes on until it is dropped: [`Engine::ready`] tells whether it is there.
 ///
 /// # Errors
 /// Where `members` is empty or one of them is malformed.
@@ -77,7 +77,7 @@ pub fn connect_log(cluster_name: &str, map_name: &str, members: &[String]) -> an
 /// The mailbox of the queue `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`). The cluster shows
 /// `role` as who uses it.
 ///
-/// It begins to connect, and goes on until it is dropped: [`Mailbox::ready`] tells whether it is there.
+/// It begins to connect, and goes on until it is dropped: [`Engine::ready`] tells whether it is there.
 ///
 /// # Errors
 /// Where `members` is empty or one of them is malformed.
@@ -134,6 +134,21 @@ pub trait Settings: Send + Sync {
     fn put<'a>(&'a self, key: &'a str, value: &'a str) -> BoxFuture<'a, Result<()>>;
 }
 
+/// What an engine that keeps messages tells of itself.
+pub trait Engine: Send + Sync {
+    /// Which engine this is, and where, for people: `Hazelcast cluster "logging" at 127.0.0.1:5701`.
+    fn describe(&self) -> String;
+
+    /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
+    fn advice(&self) -> String;
+
+    /// Waits until the engine can be reached, at most for about 1 s; the error says why it cannot.
+    fn ready(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.
+    fn check(&self) -> Result<()>;
+}
+
 /// What [`LogStore::append`] does where an identifier is known already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfPresent {
@@ -162,19 +177,7 @@ pub struct Page {
 }
 
 /// The log: messages by identifier.
-pub trait LogStore: Send + Sync {
-    /// Which engine this is, and where, for people: `Hazelcast cluster "logging" at 127.0.0.1:5701`.
-    fn describe(&self) -> String;
-
-    /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
-    fn advice(&self) -> String;
-
-    /// Waits until the engine can be reached, at most for about 1 s; the error says why it cannot.
-    fn ready(&self) -> BoxFuture<'_, Result<()>>;
-
-    /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.
-    fn check(&self) -> Result<()>;
-
+pub trait LogStore: Engine {
     /// Stores the messages. The answer has one outcome for each message, in their order: one that fails, fails alone.
     fn append<'a>(&'a self, messages: &'a [Message], if_present: IfPresent) -> BoxFuture<'a, Vec<Result<Appended>>>;
 

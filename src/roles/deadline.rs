@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use crate::engine::{self, Unavailable};
+use crate::engine::{self, Engine, Unavailable};
 
-/// What an engine answers, or that it does not within `limit`. `describe` names the engine.
-pub(super) async fn within<T>(
-    limit: Duration,
-    describe: impl FnOnce() -> String,
-    answer: impl Future<Output = T>,
-) -> engine::Result<T> {
-    let answer = tokio::time::timeout(limit, answer).await;
-    answer.map_err(|_| no_answer(limit, describe()))
+/// How long an engine may take for all that one request asks of it, for one page of a list, or for one step of a
+/// delivery. A client is to have its 503 within 5 s.
+pub(super) const ENGINE_DEADLINE: Duration = Duration::from_millis(4500);
+
+/// What the engine answers, or that it does not within [`ENGINE_DEADLINE`].
+pub(super) async fn within<T>(engine: &dyn Engine, answer: impl Future<Output = T>) -> engine::Result<T> {
+    let answer = tokio::time::timeout(ENGINE_DEADLINE, answer).await;
+    answer.map_err(|_| no_answer(engine, ENGINE_DEADLINE))
 }
 
-/// That this engine did not answer within `limit`.
-pub(super) fn no_answer(limit: Duration, engine: String) -> Unavailable {
+/// That the engine did not answer within `limit`.
+pub(super) fn no_answer(engine: &dyn Engine, limit: Duration) -> Unavailable {
     Unavailable {
-        engine,
+        engine: engine.describe(),
         cause: anyhow!("no answer within {limit:?}"),
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tracing::info;
 
+use super::opening;
 use crate::cli::StartArgs;
 use crate::config::MailboxSettings;
-use crate::engine::{self, Mailbox, Settings, Unavailable};
+use crate::engine::{self, Mailbox, Settings};
 use crate::http::health::Health;
-use crate::wait::{NotYet, Wait};
+use crate::wait::Wait;
 
 /// Waits for the settings, and for the mailbox that they name, at `members` where those are given. `health` tells what it
 /// waits for, and the mailbox's engine shows `role` as who uses it.
@@ -27,13 +28,7 @@ pub(super) async fn open(
     let found = MailboxSettings::wait_for(settings, &start.ready_key, &wait).await?;
     let members = members.unwrap_or(&found.members);
     let mailbox = engine::connect_mailbox(&found.cluster_name, &found.queue_name, members, role)?;
-    health.waiting(format!("waiting for {}", mailbox.describe()));
-    let not_yet = |error: Unavailable| NotYet {
-        subject: mailbox.describe(),
-        answer: format!("{:#}", error.cause),
-        advice: mailbox.advice(),
-    };
-    wait.until(async || mailbox.ready().await.map_err(not_yet)).await?;
+    opening::wait_for(&*mailbox, &wait, health).await?;
     info!(role, mailbox = mailbox.describe(), "the mailbox is open");
     Ok(mailbox)
 }

@@ -7,4 +7,10 @@ mod listing;
 pub mod logging;
 mod mailbox;
 pub mod messages;
+mod opening;
 pub mod populate_kv;
+
+/// The services that instances register as, by role.
+const FACADE_SERVICE: &str = "facade-service";
+const LOGGING_SERVICE: &str = "logging-service";
+const MESSAGES_SERVICE: &str = "messages-service";

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
-use svc::engine::{self, Appended, IfPresent, LogStore, Page, Registration, Registry, Unavailable};
+use svc::engine::{self, Appended, Engine, IfPresent, LogStore, Page, Registration, Registry, Unavailable};
 use svc::message::Message;
 use svc::roles::logging;
 use tokio::net::TcpListener;
@@ -40,7 +40,7 @@ impl GatedStore {
     }
 }
 
-impl LogStore for GatedStore {
+impl Engine for GatedStore {
     fn describe(&self) -> String {
         "a store with a gate".to_owned()
     }
@@ -56,7 +56,9 @@ impl LogStore for GatedStore {
     fn check(&self) -> engine::Result<()> {
         Ok(())
     }
+}
 
+impl LogStore for GatedStore {
     fn append<'a>(&'a self, messages: &'a [Message], _: IfPresent) -> BoxFuture<'a, Vec<engine::Result<Appended>>> {
         let mut entries = self.entries.lock().unwrap();
         for message in messages {

@@ -3,7 +3,7 @@
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{BoxStream, StreamExt};
 
-use super::Cluster;
+use super::{Cluster, OnCluster};
 use crate::engine::{Appended, IfPresent, LogStore, Page, Result};
 use crate::hazelcast::{self, Data, Map, ToData};
 use crate::message::Message;
@@ -49,23 +49,13 @@ impl HazelcastLog {
     }
 }
 
+impl OnCluster for HazelcastLog {
+    fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
 impl LogStore for HazelcastLog {
-    fn describe(&self) -> String {
-        self.cluster.describe()
-    }
-
-    fn advice(&self) -> String {
-        Cluster::advice()
-    }
-
-    fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.cluster.ready())
-    }
-
-    fn check(&self) -> Result<()> {
-        self.cluster.check()
-    }
-
     fn append<'a>(&'a self, messages: &'a [Message], if_present: IfPresent) -> BoxFuture<'a, Vec<Result<Appended>>> {
         Box::pin(join_all(
             messages.iter().map(move |message| self.append_one(message, if_present)),

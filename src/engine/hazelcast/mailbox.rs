@@ -5,7 +5,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tracing::warn;
 
-use super::{Cluster, item};
+use super::{Cluster, OnCluster, item};
 use crate::engine::{Batch, DeliveredMessage, DeliveredPage, Item, MAX_BATCH_BYTES, Mailbox, Offered, Result};
 use crate::hazelcast::{self, Data, ItemEvent, Json, Map, Notice, Queue, ToData};
 
@@ -95,23 +95,13 @@ impl HazelcastMailbox {
     }
 }
 
+impl OnCluster for HazelcastMailbox {
+    fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
 impl Mailbox for HazelcastMailbox {
-    fn describe(&self) -> String {
-        self.cluster.describe()
-    }
-
-    fn advice(&self) -> String {
-        Cluster::advice()
-    }
-
-    fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.cluster.ready())
-    }
-
-    fn check(&self) -> Result<()> {
-        self.cluster.check()
-    }
-
     fn offer<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Offered>> {
         Box::pin(async { self.outcome(self.put_in(batch).await) })
     }

@@ -7,8 +7,9 @@ mod mailbox;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use futures_util::future::{BoxFuture, FutureExt, TryFutureExt};
 
-use super::{Result, Unavailable};
+use super::{Engine, Result, Unavailable};
 use crate::hazelcast::{self, Client, Config};
 
 pub(super) use log::HazelcastLog;
@@ -53,29 +54,42 @@ impl Cluster {
         format!("Hazelcast cluster {:?} at {}", self.name, self.addresses)
     }
 
-    fn advice() -> String {
-        "start it with `scripts/engines.sh up`, or name other members with --hazelcast or HZ_NETWORK_PUBLICADDRESS"
-            .to_owned()
-    }
-
-    async fn ready(&self) -> Result<()> {
-        let ready = self.client.ready(READY_TIMEOUT).await;
-        ready.map_err(|error| self.unavailable(error))
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.client.is_connected() {
-            return Ok(());
-        }
-        let problem = self.client.problem();
-        let cause = problem.map_or_else(|| anyhow!("not connected yet"), |problem| anyhow!(problem));
-        Err(self.unavailable(cause))
-    }
-
     fn unavailable(&self, cause: impl Into<anyhow::Error>) -> Unavailable {
         Unavailable {
             engine: self.describe(),
             cause: cause.into(),
         }
+    }
+}
+
+/// An adapter on a cluster.
+trait OnCluster: Send + Sync {
+    fn cluster(&self) -> &Cluster;
+}
+
+impl<T: OnCluster> Engine for T {
+    fn describe(&self) -> String {
+        self.cluster().describe()
+    }
+
+    fn advice(&self) -> String {
+        "start it with `scripts/engines.sh up`, or name other members with --hazelcast or HZ_NETWORK_PUBLICADDRESS"
+            .to_owned()
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<()>> {
+        let cluster = self.cluster();
+        let ready = cluster.client.ready(READY_TIMEOUT);
+        ready.map_err(|error| cluster.unavailable(error)).boxed()
+    }
+
+    fn check(&self) -> Result<()> {
+        let cluster = self.cluster();
+        if cluster.client.is_connected() {
+            return Ok(());
+        }
+        let problem = cluster.client.problem();
+        let cause = problem.map_or_else(|| anyhow!("not connected yet"), |problem| anyhow!(problem));
+        Err(cluster.unavailable(cause))
     }
 }

@@ -145,7 +145,7 @@ async fn offer(mailbox: &dyn Mailbox, batch: &Batch, deadline: Instant) -> Resul
         }
         sleep(OFFER_PAUSE.min(deadline.saturating_duration_since(Instant::now()))).await;
     }
-    let late = || no_answer(DEADLINE, mailbox.describe());
+    let late = || no_answer(mailbox, DEADLINE);
     Err(last.unwrap_or_else(late).into())
 }
 

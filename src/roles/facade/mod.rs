@@ -22,6 +22,7 @@ use self::post::Posted;
 use self::tries::Service;
 use super::instance::{self, Identity};
 use super::mailbox;
+use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE, opening};
 use crate::cli::InstanceOptions;
 use crate::discovery::Discovery;
 use crate::engine::{self, Mailbox, Registry};
@@ -33,10 +34,6 @@ use crate::http::server::Handler;
 
 /// The role's name, in `GET /health`, in the log, and on the mailbox.
 const ROLE: &str = "facade";
-
-/// The services that it calls.
-const LOGGING: &str = "logging-service";
-const MESSAGES: &str = "messages-service";
 
 /// How long a request may take from the moment on that it is read. A client is to have its 503 within 5 s.
 const DEADLINE: Duration = Duration::from_millis(4700);
@@ -56,7 +53,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> an
     let facade = Arc::new(Facade::default());
     let identity = Identity {
         role: ROLE,
-        service: "facade-service",
+        service: FACADE_SERVICE,
         listen: options.listen.clone(),
     };
     let open = {
@@ -93,8 +90,8 @@ impl Facade {
         };
         let parts = Parts {
             client: Client::new(),
-            logging: follow(LOGGING),
-            messages: follow(MESSAGES),
+            logging: follow(LOGGING_SERVICE),
+            messages: follow(MESSAGES_SERVICE),
             mailbox,
         };
         tokio::join!(
@@ -132,9 +129,7 @@ impl Handler for Facade {
         let Some(parts) = self.parts.get() else {
             return details;
         };
-        let away = parts.mailbox.check().err().map(|error| format!("{:#}", error.cause));
-        let mailbox = json!({ "engine": parts.mailbox.describe(), "reachable": away.is_none(), "reason": away });
-        details.insert("mailbox".to_owned(), mailbox);
+        details.insert("mailbox".to_owned(), opening::details(&*parts.mailbox));
         for service in [&parts.logging, &parts.messages] {
             let instances = service.discovery.instances();
             let ids: Vec<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();

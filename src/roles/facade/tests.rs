@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::engine::{Batch, DeliveredPage, Instance, Item, Offered, Registration, Unavailable};
+use crate::engine::{Batch, DeliveredPage, Engine, Instance, Item, Offered, Registration, Unavailable};
 use crate::http::request::BodyRoom;
 use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 
@@ -72,7 +72,7 @@ fn refused() -> Unavailable {
     }
 }
 
-impl Mailbox for Scripted {
+impl Engine for Scripted {
     fn describe(&self) -> String {
         "a scripted mailbox".to_owned()
     }
@@ -88,7 +88,9 @@ impl Mailbox for Scripted {
     fn check(&self) -> engine::Result<()> {
         if self.is_away { Err(refused()) } else { Ok(()) }
     }
+}
 
+impl Mailbox for Scripted {
     fn offer<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, engine::Result<Offered>> {
         self.offered.lock().unwrap().push(batch.clone());
         let outcome = self.outcomes.lock().unwrap().pop();
@@ -167,15 +169,18 @@ impl Setting {
     async fn logging(mailbox: Scripted, peers: &[&Peer]) -> Setting {
         Setting::new(
             mailbox,
-            peers.iter().map(|peer| (LOGGING, peer.instance.clone())).collect(),
+            peers
+                .iter()
+                .map(|peer| (LOGGING_SERVICE, peer.instance.clone()))
+                .collect(),
         )
         .await
     }
 
     /// In front of these logging and messages instances.
     async fn lists(logging: &[&Peer], messages: &[&Peer]) -> Setting {
-        let logging = logging.iter().map(|peer| (LOGGING, peer.instance.clone()));
-        let messages = messages.iter().map(|peer| (MESSAGES, peer.instance.clone()));
+        let logging = logging.iter().map(|peer| (LOGGING_SERVICE, peer.instance.clone()));
+        let messages = messages.iter().map(|peer| (MESSAGES_SERVICE, peer.instance.clone()));
         Setting::new(Scripted::default(), logging.chain(messages).collect()).await
     }
 
@@ -401,7 +406,10 @@ async fn nothing_is_logged_while_the_mailbox_is_known_to_be_away() {
     let health = setting.facade.details();
     let mailbox = json!({ "engine": "a scripted mailbox", "reachable": false, "reason": "connection refused" });
     assert_eq!(health["mailbox"], mailbox);
-    assert_eq!((&health[LOGGING], &health[MESSAGES]), (&json!(["good"]), &json!([])));
+    assert_eq!(
+        (&health[LOGGING_SERVICE], &health[MESSAGES_SERVICE]),
+        (&json!(["good"]), &json!([]))
+    );
 }
 
 #[tokio::test]
@@ -548,8 +556,8 @@ async fn a_list_that_stops_in_the_middle_breaks_the_answer_off_in_time() {
 async fn a_list_that_nobody_has_is_a_503_that_names_the_service() {
     let good = peer("good", list("[]")).await;
     for (setting, missing) in [
-        (Setting::lists(&[], &[&good]).await, LOGGING),
-        (Setting::lists(&[&good], &[]).await, MESSAGES),
+        (Setting::lists(&[], &[&good]).await, LOGGING_SERVICE),
+        (Setting::lists(&[&good], &[]).await, MESSAGES_SERVICE),
     ] {
         let message = setting.method("GET", "/messages").await.unavailable();
         assert_eq!(message, format!("no live instance of {missing} is known"));
@@ -591,7 +599,10 @@ async fn a_list_without_an_end_is_read_no_faster_than_it_is_passed_on() {
         }
     });
     let messages = peer("messages", list("[]")).await;
-    let instances = vec![(LOGGING, instance), (MESSAGES, messages.instance.clone())];
+    let instances = vec![
+        (LOGGING_SERVICE, instance),
+        (MESSAGES_SERVICE, messages.instance.clone()),
+    ];
     let setting = Setting::new(Scripted::default(), instances).await;
     let request = hyper::Request::get("/messages").body(Full::default()).unwrap();
     let mut body = setting.reply(request).await.into_body();

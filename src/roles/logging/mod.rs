@@ -2,7 +2,6 @@
 //!
 //! What it waits for at its start is here, what it answers in `routes`.
 
-mod deadline;
 mod post;
 mod routes;
 
@@ -13,17 +12,15 @@ use tracing::info;
 
 use self::routes::Logging;
 use super::instance::{Bound, Identity};
+use super::{LOGGING_SERVICE, opening};
 use crate::cli::InstanceOptions;
 use crate::config::LoggingSettings;
-use crate::engine::{self, LogStore, Registration, Registry, Settings, Unavailable};
+use crate::engine::{self, LogStore, Registration, Registry, Settings};
 use crate::http::health::Health;
-use crate::wait::{NotYet, Wait};
+use crate::wait::Wait;
 
 /// The role's name, in `GET /health` and in the log.
 const ROLE: &str = "logging";
-
-/// The service that its instances register as.
-const SERVICE: &str = "logging-service";
 
 /// Runs one instance until `stop` is done.
 ///
@@ -36,7 +33,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> an
     let registry = engine::connect_registry(&consul)?;
     let identity = Identity {
         role: ROLE,
-        service: SERVICE,
+        service: LOGGING_SERVICE,
         listen: options.listen.clone(),
     };
     let bound = identity.bind().await?;
@@ -55,13 +52,7 @@ async fn open_log(
     let found = LoggingSettings::wait_for(settings, &options.start.ready_key, &wait).await?;
     let members = options.hazelcast.as_ref().unwrap_or(&found.members);
     let store = engine::connect_log(&found.cluster_name, &found.map_name, members)?;
-    health.waiting(format!("waiting for {}", store.describe()));
-    let not_yet = |error: Unavailable| NotYet {
-        subject: store.describe(),
-        answer: format!("{:#}", error.cause),
-        advice: store.advice(),
-    };
-    wait.until(async || store.ready().await.map_err(not_yet)).await?;
+    opening::wait_for(&*store, &wait, health).await?;
     Ok(store)
 }
 
@@ -79,7 +70,7 @@ pub async fn serve_log(
     open: impl AsyncFnOnce(&Health) -> anyhow::Result<Arc<dyn LogStore>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    live(Bound::on(ROLE, SERVICE, listener, None)?, registry, open, stop).await
+    live(Bound::on(ROLE, LOGGING_SERVICE, listener, None)?, registry, open, stop).await
 }
 
 async fn live(

@@ -11,11 +11,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::deadline::{STORE_DEADLINE, no_answer};
 use crate::engine::{self, Appended, IfPresent, LogStore};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::{self, JSON_SPACE, Request};
 use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES, Message};
+use crate::roles::deadline::{ENGINE_DEADLINE, no_answer};
 
 /// Most messages of one array.
 const MAX_MESSAGES: usize = 1024;
@@ -127,17 +127,20 @@ async fn log_array(
     Ok(reply::json(status, &statuses))
 }
 
-/// Appends the messages, all within [`STORE_DEADLINE`]; one outcome for each, in their order.
+/// Appends the messages, all within [`ENGINE_DEADLINE`]; one outcome for each, in their order.
 ///
 /// Of several messages with one identifier the store sees one per round, in their order, so that the later replaces the
 /// earlier, or the first stays. It promises that only for calls after each other.
 async fn append(store: &dyn LogStore, messages: &[Message], if_present: IfPresent) -> Vec<engine::Result<Appended>> {
-    let deadline = Instant::now() + STORE_DEADLINE;
+    let deadline = Instant::now() + ENGINE_DEADLINE;
     let rounds = rounds(messages);
     if rounds.len() <= 1 {
         return append_until(deadline, store, messages, if_present).await;
     }
-    let mut outcomes: Vec<_> = messages.iter().map(|_| Err(no_answer(store))).collect();
+    let mut outcomes: Vec<_> = messages
+        .iter()
+        .map(|_| Err(no_answer(store, ENGINE_DEADLINE)))
+        .collect();
     for round in rounds {
         let part: Vec<Message> = round
             .iter()
@@ -181,7 +184,10 @@ async fn append_until(
     }
     match tokio::time::timeout_at(deadline, store.append(messages, if_present)).await {
         Ok(outcomes) => outcomes,
-        Err(_) => messages.iter().map(|_| Err(no_answer(store))).collect(),
+        Err(_) => messages
+            .iter()
+            .map(|_| Err(no_answer(store, ENGINE_DEADLINE)))
+            .collect(),
     }
 }
 

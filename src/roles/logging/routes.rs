@@ -14,14 +14,15 @@ use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::deadline::within_deadline;
 use super::post;
 use crate::engine::{self, LogStore};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
 use crate::http::server::Handler;
 use crate::message::Message;
+use crate::roles::deadline::within;
 use crate::roles::listing::LeftOut;
+use crate::roles::opening;
 
 /// What all requests of an instance share.
 #[derive(Default)]
@@ -68,7 +69,7 @@ impl Handler for Logging {
             ("/log", _) => Err(HttpError::method_not_allowed("POST")),
             ("/logs", &Method::GET) => self.list(store, query.flag("full")?).await,
             ("/logs", &Method::DELETE) => {
-                within_deadline(&*store, store.clear()).await??;
+                within(&*store, store.clear()).await??;
                 Ok(reply::json(StatusCode::OK, &json!({})))
             }
             ("/logs", _) => Err(HttpError::method_not_allowed("GET, HEAD, DELETE")),
@@ -79,9 +80,7 @@ impl Handler for Logging {
     fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
         if let Some(store) = self.opened() {
-            let away = store.check().err().map(|error| format!("{:#}", error.cause));
-            let state = json!({ "engine": store.describe(), "reachable": away.is_none(), "reason": away });
-            details.insert("log_store".to_owned(), state);
+            details.insert("log_store".to_owned(), opening::details(&*store));
         }
         details.insert(
             "skipped_entries".to_owned(),
@@ -99,7 +98,7 @@ fn messages(
     async_stream::try_stream! {
         let mut left_out = LeftOut::of("the log", skipped);
         let mut pages = store.all();
-        while let Some(page) = within_deadline(&*store, pages.next()).await?.transpose()? {
+        while let Some(page) = within(&*store, pages.next()).await?.transpose()? {
             left_out.count(page.skipped);
             yield page.messages;
         }

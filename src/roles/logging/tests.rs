@@ -15,7 +15,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::routes::Logging;
-use crate::engine::{self, Appended, IfPresent, LogStore, Page, Unavailable};
+use crate::engine::{self, Appended, Engine, IfPresent, LogStore, Page, Unavailable};
 use crate::http::reply::{HttpError, Reply};
 use crate::http::request::{BodyRoom, Request};
 use crate::http::server::Handler;
@@ -63,7 +63,7 @@ impl MemoryStore {
     }
 }
 
-impl LogStore for MemoryStore {
+impl Engine for MemoryStore {
     fn describe(&self) -> String {
         "a store in memory".to_owned()
     }
@@ -79,7 +79,9 @@ impl LogStore for MemoryStore {
     fn check(&self) -> engine::Result<()> {
         self.fails("*")
     }
+}
 
+impl LogStore for MemoryStore {
     fn append<'a>(
         &'a self,
         messages: &'a [Message],

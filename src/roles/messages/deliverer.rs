@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
-use super::MAILBOX_DEADLINE;
 use super::progress::Progress;
 use super::turns::Turns;
 use crate::engine::{self, Batch, Item, Mailbox};
@@ -190,7 +189,7 @@ impl Worker {
     }
 
     async fn within<T>(&self, answer: impl Future<Output = T>) -> engine::Result<T> {
-        within(MAILBOX_DEADLINE, || self.mailbox.describe(), answer).await
+        within(&*self.mailbox, answer).await
     }
 }
 

@@ -14,20 +14,19 @@ mod turns;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use hyper::Method;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use self::deliverer::Deliverer;
 use self::progress::Progress;
 use super::deadline::within;
 use super::instance::{self, Identity};
 use super::listing::LeftOut;
-use super::mailbox;
+use super::{MESSAGES_SERVICE, mailbox, opening};
 use crate::cli::InstanceOptions;
 use crate::discovery::Discovery;
 use crate::engine::{self, DeliveredMessage, Mailbox};
@@ -38,13 +37,6 @@ use crate::http::server::Handler;
 
 /// The role's name, in `GET /health` and in the log.
 const ROLE: &str = "messages";
-
-/// The role's service in the registry.
-const SERVICE: &str = "messages-service";
-
-/// How long the mailbox may take for one step of a delivery, or for one page of a list. A client is to have its 503
-/// within 5 s.
-const MAILBOX_DEADLINE: Duration = Duration::from_millis(4500);
 
 /// Runs one instance until `stop` is done.
 ///
@@ -57,7 +49,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
     let messages = Arc::new(Messages::default());
     let identity = Identity {
         role: ROLE,
-        service: SERVICE,
+        service: MESSAGES_SERVICE,
         listen: options.listen.clone(),
     };
     let stop = stop.shared();
@@ -68,7 +60,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
         deliverer = Some(Deliverer::start(
             mailbox,
             registration.id(),
-            live(Discovery::follow(registry.clone(), SERVICE)),
+            live(Discovery::follow(registry.clone(), MESSAGES_SERVICE)),
             messages.progress.clone(),
             stop.clone(),
         ));
@@ -164,9 +156,7 @@ impl Handler for Messages {
     fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
         if let Some(mailbox) = self.opened() {
-            let away = mailbox.check().err().map(|error| format!("{:#}", error.cause));
-            let state = json!({ "engine": mailbox.describe(), "reachable": away.is_none(), "reason": away });
-            details.insert("mailbox".to_owned(), state);
+            details.insert("mailbox".to_owned(), opening::details(&*mailbox));
         }
         details.insert("deliveries".to_owned(), self.progress.details());
         details.insert(
@@ -177,7 +167,7 @@ impl Handler for Messages {
     }
 }
 
-/// All that was delivered, page by page. A page that does not come within [`MAILBOX_DEADLINE`] is an error.
+/// All that was delivered, page by page. A page that does not come in time is an error.
 fn delivered(
     mailbox: Arc<dyn Mailbox>,
     skipped: Arc<AtomicU64>,
@@ -185,8 +175,7 @@ fn delivered(
     async_stream::try_stream! {
         let mut left_out = LeftOut::of("delivered messages", skipped);
         let mut pages = mailbox.all();
-        let describe = || mailbox.describe();
-        while let Some(page) = within(MAILBOX_DEADLINE, describe, pages.next()).await?.transpose()? {
+        while let Some(page) = within(&*mailbox, pages.next()).await?.transpose()? {
             left_out.count(page.skipped);
             yield page.messages;
         }

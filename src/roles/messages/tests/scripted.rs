@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::engine::{self, Batch, DeliveredMessage, DeliveredPage, Item, Mailbox, Offered, Unavailable};
+use crate::engine::{self, Batch, DeliveredMessage, DeliveredPage, Engine, Item, Mailbox, Offered, Unavailable};
 use crate::message::Message;
 
 /// What a step is called in the script: the operation, or the operation and the item's token.
@@ -116,7 +116,7 @@ impl Scripted {
     }
 }
 
-impl Mailbox for Scripted {
+impl Engine for Scripted {
     fn describe(&self) -> String {
         "a mailbox in memory".to_owned()
     }
@@ -135,7 +135,9 @@ impl Mailbox for Scripted {
         }
         Ok(())
     }
+}
 
+impl Mailbox for Scripted {
     fn offer<'a>(&'a self, _: &'a Batch) -> BoxFuture<'a, engine::Result<Offered>> {
         unreachable!("a messages instance offers nothing")
     }

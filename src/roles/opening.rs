@@ -1,0 +1,27 @@
+//! What the roles share of how they open an engine, and of what they tell of it.
+
+use serde_json::{Value, json};
+
+use crate::engine::{Engine, Unavailable};
+use crate::http::health::Health;
+use crate::wait::{NotYet, Wait};
+
+/// Waits until the engine can be reached. `health` tells so.
+///
+/// # Errors
+/// When the time is up: what was waited for, what answered, what to do.
+pub(super) async fn wait_for(engine: &dyn Engine, wait: &Wait, health: &Health) -> anyhow::Result<()> {
+    health.waiting(format!("waiting for {}", engine.describe()));
+    let not_yet = |error: Unavailable| NotYet {
+        subject: engine.describe(),
+        answer: format!("{:#}", error.cause),
+        advice: engine.advice(),
+    };
+    wait.until(async || engine.ready().await.map_err(not_yet)).await
+}
+
+/// The engine as `GET /health` shows it.
+pub(super) fn details(engine: &dyn Engine) -> Value {
+    let away = engine.check().err().map(|error| format!("{:#}", error.cause));
+    json!({ "engine": engine.describe(), "reachable": away.is_none(), "reason": away })
+}
