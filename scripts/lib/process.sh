@@ -85,7 +85,12 @@ explain() {
 
 http_get() { curl --silent --fail --noproxy '*' --max-time 2 "http://127.0.0.1:$1$2" 2>/dev/null; }
 
-consul_ready() { [[ $(http_get "${PORT[consul]}" /v1/status/leader) == '"'*:*'"' ]]; }
+# A leader that has just been elected answers from a state that it is still reading back; a
+# consistent read it refuses until that is done.
+consul_ready() {
+    [[ $(http_get "${PORT[consul]}" /v1/status/leader) == '"'*:*'"' ]] &&
+        http_get "${PORT[consul]}" '/v1/catalog/services?consistent' >/dev/null
+}
 
 # member_ready NAME SIZE: active, in a cluster of SIZE (or more) whose backups are complete.
 member_ready() {
