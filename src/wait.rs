@@ -20,7 +20,7 @@ const FIRST_SILENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug)]
 pub struct Wait {
     started: Instant,
-    limit: Duration,
+    limit: Option<Duration>,
 }
 
 /// Why something that is waited for is not there yet.
@@ -39,7 +39,15 @@ impl Wait {
     pub fn up_to(limit: Duration) -> Self {
         Self {
             started: Instant::now(),
-            limit,
+            limit: Some(limit),
+        }
+    }
+
+    /// A wait that begins now and ends when it has succeeded.
+    pub fn without_limit() -> Self {
+        Self {
+            started: Instant::now(),
+            limit: None,
         }
     }
 
@@ -69,7 +77,14 @@ impl Wait {
                 break;
             }
             if silence.is_over(&last.subject) {
-                warn!(answer = last.answer, limit = ?self.limit, waited = self.waited(), "waiting for {}", last.subject);
+                let limit = self.limit.map(|limit| format!("{limit:?}"));
+                warn!(
+                    answer = last.answer,
+                    limit,
+                    waited = self.waited(),
+                    "waiting for {}",
+                    last.subject
+                );
             }
             tokio::time::sleep(pause.min(self.left())).await;
             match tokio::time::timeout(self.left(), attempt()).await {
@@ -89,7 +104,8 @@ impl Wait {
     }
 
     fn left(&self) -> Duration {
-        self.limit.saturating_sub(self.started.elapsed())
+        let limit = self.limit.unwrap_or(Duration::MAX);
+        limit.saturating_sub(self.started.elapsed())
     }
 
     fn waited(&self) -> String {

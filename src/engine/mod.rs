@@ -46,8 +46,8 @@ pub type Result<T> = std::result::Result<T, Unavailable>;
 ///
 /// # Errors
 /// Where the options cannot work: a malformed address, a certificate that cannot be read, a token that is no header value.
-pub fn connect_settings(options: &consul::ConsulOptions) -> anyhow::Result<Box<dyn Settings>> {
-    Ok(Box::new(consul::Consul::new(options)?))
+pub fn connect_settings(options: &consul::ConsulOptions) -> anyhow::Result<Arc<dyn Settings>> {
+    Ok(Arc::new(consul::Consul::new(options)?))
 }
 
 /// The registry that `options` lead to.
@@ -132,12 +132,31 @@ pub trait Settings: Send + Sync {
 
     /// Writes `value`, whatever stood there.
     fn put<'a>(&'a self, key: &'a str, value: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// What `key` holds: at once, then whenever it changes, and every few seconds as it is, which tells that it is known.
+    /// An error is one failed attempt to learn of it, and says nothing of the key; the stream goes on, paced by the
+    /// adapter, and never ends.
+    fn watch<'a>(&'a self, key: &'a str) -> BoxStream<'a, Result<Watched>>;
+}
+
+/// What a watch shows of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// Its value.
+    Value(String),
+    /// There is no such key.
+    Missing,
+    /// It has a value that is no text; why not.
+    Unreadable(String),
 }
 
 /// What an engine that keeps messages tells of itself.
 pub trait Engine: Send + Sync {
     /// Which engine this is, and where, for people: `Hazelcast cluster "logging" at 127.0.0.1:5701`.
     fn describe(&self) -> String;
+
+    /// Name of what is used there: of the map with the logs, or of the queue.
+    fn object_name(&self) -> &str;
 
     /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
     fn advice(&self) -> String;

@@ -2,10 +2,10 @@
 
 mod deadline;
 pub mod facade;
+mod followed;
 mod instance;
 mod listing;
 pub mod logging;
-mod mailbox;
 pub mod messages;
 mod opening;
 pub mod populate_kv;

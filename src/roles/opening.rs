@@ -1,17 +1,15 @@
-//! What the roles share of how they open an engine, and of what they tell of it.
+//! What the roles share of how they reach an engine, and of what they tell of it.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::engine::{Engine, Unavailable};
-use crate::http::health::Health;
 use crate::wait::{NotYet, Wait};
 
-/// Waits until the engine can be reached. `health` tells so.
+/// Waits until the engine can be reached.
 ///
 /// # Errors
 /// When the time is up: what was waited for, what answered, what to do.
-pub(super) async fn wait_for(engine: &dyn Engine, wait: &Wait, health: &Health) -> anyhow::Result<()> {
-    health.waiting(format!("waiting for {}", engine.describe()));
+pub(super) async fn reach<T: Engine + ?Sized>(engine: &T, wait: &Wait) -> anyhow::Result<()> {
     let not_yet = |error: Unavailable| NotYet {
         subject: engine.describe(),
         answer: format!("{:#}", error.cause),
@@ -21,7 +19,16 @@ pub(super) async fn wait_for(engine: &dyn Engine, wait: &Wait, health: &Health) 
 }
 
 /// The engine as `GET /health` shows it.
-pub(super) fn details(engine: &dyn Engine) -> Value {
+pub(super) fn details<T: Engine + ?Sized>(engine: &T) -> Map<String, Value> {
     let away = engine.check().err().map(|error| format!("{:#}", error.cause));
-    json!({ "engine": engine.describe(), "reachable": away.is_none(), "reason": away })
+    let entries = [
+        ("engine", engine.describe().into()),
+        ("name", engine.object_name().into()),
+        ("reachable", away.is_none().into()),
+        ("reason", away.into()),
+    ];
+    entries
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
 }

@@ -1,13 +1,15 @@
 //! The Consul adapter, against a real agent and against what a real one never answers.
 
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use serde_json::json;
-use svc::config::LoggingSettings;
+use svc::config::{self, EngineSettings};
 use svc::engine::consul::{ConsulOptions, Token};
-use svc::engine::{Settings, connect_settings};
+use svc::engine::{Result, Settings, Watched, connect_settings};
 use svc::wait::Wait;
 
 use crate::support::agent::{Agent, Folder, program};
@@ -26,7 +28,7 @@ fn options(address: &str) -> ConsulOptions {
     }
 }
 
-fn settings(address: &str) -> Box<dyn Settings> {
+fn settings(address: &str) -> Arc<dyn Settings> {
     connect_settings(&options(address)).unwrap()
 }
 
@@ -48,6 +50,82 @@ async fn a_key_is_absent_then_has_the_first_value_then_the_last_put() {
         Some("third, ä and \"quotes\"\n")
     );
     assert_eq!(AGENT.value(key).as_deref(), Some("third, ä and \"quotes\"\n"));
+}
+
+/// What a watch shows next.
+async fn shown(watch: &mut BoxStream<'_, Result<Watched>>) -> Result<Watched> {
+    let next = tokio::time::timeout(Duration::from_secs(30), watch.next()).await;
+    next.expect("a watch shows something").expect("a watch never ends")
+}
+
+/// What a watch shows next that is none of `passed`, which may come any number of times.
+async fn shown_after(watch: &mut BoxStream<'_, Result<Watched>>, passed: &Watched) -> Watched {
+    loop {
+        let next = shown(watch).await.unwrap();
+        if next != *passed {
+            return next;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_shows_a_key_at_once_and_each_change_of_it() {
+    let settings = settings(&AGENT.address);
+    let key = "test/watched";
+    let value = |text: &str| Watched::Value(text.to_owned());
+    let mut watch = settings.watch(key);
+    assert_eq!(shown(&mut watch).await.unwrap(), Watched::Missing);
+    AGENT.put(key, b"first");
+    assert_eq!(shown_after(&mut watch, &Watched::Missing).await, value("first"));
+    for (given, seen) in [
+        (&b"second"[..], value("second")),
+        (b"", value("")),
+        (b"third", value("third")),
+    ] {
+        let start = Instant::now();
+        AGENT.put(key, given);
+        assert_eq!(shown(&mut watch).await.unwrap(), seen);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+    AGENT.put(key, b"\xff");
+    assert_eq!(
+        shown(&mut watch).await.unwrap(),
+        Watched::Unreadable("no text in UTF-8".to_owned())
+    );
+    AGENT.delete(key);
+    assert_eq!(shown(&mut watch).await.unwrap(), Watched::Missing);
+    AGENT.put(key, b"again");
+    assert_eq!(shown_after(&mut watch, &Watched::Missing).await, value("again"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_outlives_the_agent_and_its_memory() {
+    let agent = Agent::start();
+    let settings = settings(&agent.address);
+    let key = "test/watched";
+    for n in 0..20 {
+        agent.put(key, n.to_string().as_bytes());
+    }
+    let mut watch = settings.watch(key);
+    assert_eq!(shown(&mut watch).await.unwrap(), Watched::Value("19".to_owned()));
+    let ports = agent.kill();
+    let error = shown(&mut watch).await.unwrap_err().to_string();
+    assert!(error.contains("reading the key test/watched"), "{error}");
+    // Its indexes begin anew, below those that were seen.
+    let agent = tokio::task::spawn_blocking(move || Agent::start_empty(&ports))
+        .await
+        .unwrap();
+    loop {
+        match shown(&mut watch).await {
+            Err(_) => {}
+            Ok(seen) => break assert_eq!(seen, Watched::Missing),
+        }
+    }
+    agent.put(key, b"anew");
+    assert_eq!(
+        shown_after(&mut watch, &Watched::Missing).await,
+        Watched::Value("anew".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -252,7 +330,11 @@ async fn https_trusts_the_given_authority_only_and_presents_our_certificate() {
 async fn a_role_waits_for_the_ready_key_and_reads_typed_values() {
     let agent = Agent::start();
     let settings = settings(&agent.address);
-    let read = async || LoggingSettings::wait_for(&*settings, "ready", &Wait::up_to(Duration::ZERO)).await;
+    let read = async || {
+        config::LOG
+            .wait_for(&*settings, "ready", &Wait::up_to(Duration::ZERO), None)
+            .await
+    };
     let told = async || format!("{:#}", read().await.unwrap_err());
 
     let error = told().await;
@@ -276,9 +358,9 @@ async fn a_role_waits_for_the_ready_key_and_reads_typed_values() {
         "{error}"
     );
     agent.put("hz_logging_cluster_name", b"logs\n");
-    let mut expected = LoggingSettings {
+    let mut expected = EngineSettings {
         cluster_name: "logs".to_owned(),
-        map_name: "map".to_owned(),
+        object_name: "map".to_owned(),
         members: vec!["127.0.0.1:5701".to_owned()],
     };
     assert_eq!(
@@ -303,7 +385,9 @@ async fn a_role_that_waits_goes_on_when_the_keys_are_written() {
     let settings = settings(&agent.address);
     let reading = async {
         let wait = Wait::up_to(Duration::from_secs(30));
-        LoggingSettings::wait_for(&*settings, "essential_keys_populated", &wait).await
+        config::LOG
+            .wait_for(&*settings, "essential_keys_populated", &wait, None)
+            .await
     };
     let writing = async {
         for (key, value) in [("hz_logging_cluster_name", "c"), ("logging_mapping_name", "m")] {
@@ -313,5 +397,5 @@ async fn a_role_that_waits_goes_on_when_the_keys_are_written() {
     };
     let (read, written) = tokio::join!(reading, writing);
     written.unwrap();
-    assert_eq!(read.unwrap().map_name, "m");
+    assert_eq!(read.unwrap().object_name, "m");
 }

@@ -45,6 +45,10 @@ impl Engine for GatedStore {
         "a store with a gate".to_owned()
     }
 
+    fn object_name(&self) -> &str {
+        "a map"
+    }
+
     fn advice(&self) -> String {
         "open the gate".to_owned()
     }

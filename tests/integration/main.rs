@@ -21,4 +21,5 @@ mod mailbox;
 mod messages;
 mod populate_kv;
 mod registry;
+mod settings;
 mod story;

@@ -174,6 +174,12 @@ impl Agent {
         assert_eq!(written.as_deref(), Some(b"true".as_slice()));
     }
 
+    /// Deletes `key`, as somebody else would.
+    pub(crate) fn delete(&self, key: &str) {
+        let deleted = self.curl(&["-X", "DELETE"], key);
+        assert_eq!(deleted.as_deref(), Some(b"true".as_slice()));
+    }
+
     fn curl(&self, options: &[&str], key: &str) -> Option<Vec<u8>> {
         self.ask(options, &format!("kv/{key}"))
     }

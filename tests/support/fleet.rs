@@ -148,12 +148,22 @@ pub(crate) fn request(method: &str, target: &str, headers: &str, body: &str) -> 
 /// What clients that post without pause have seen.
 #[derive(Default)]
 pub(crate) struct Load {
+    /// Before each of its texts.
+    prefix: &'static str,
     acknowledged: Mutex<Vec<String>>,
     failed: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
 
 impl Load {
+    /// One whose texts begin with `prefix`.
+    pub(crate) fn named(prefix: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            prefix,
+            ..Self::default()
+        })
+    }
+
     /// Posts on one connection until it is time to stop.
     async fn post(self: Arc<Self>, facade: std::net::SocketAddr, client: usize) {
         let mut connection = RawClient::connect(facade).await;
@@ -161,7 +171,7 @@ impl Load {
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            let text = format!("{client}-{number}");
+            let text = format!("{}{client}-{number}", self.prefix);
             connection
                 .send(request("POST", &format!("/message?text={text}"), "", ""))
                 .await;
@@ -176,6 +186,11 @@ impl Load {
                     .push(format!("{text}: {} {body}", answer.status));
             }
         }
+    }
+
+    /// What was acknowledged so far.
+    pub(crate) async fn acknowledged(&self) -> Vec<String> {
+        self.acknowledged.lock().await.clone()
     }
 
     /// Waits until so many more are acknowledged.

@@ -1,12 +1,18 @@
 //! [`Settings`] in Consul's KV store. <https://developer.hashicorp.com/consul/api-docs/kv>
 
-use anyhow::{anyhow, ensure};
-use consulrs::api::kv::requests::{ReadKeyRequest, SetKeyRequest};
+use anyhow::{Context, anyhow, ensure};
+use consulrs::api::kv::common::KVPair;
+use consulrs::api::kv::requests::SetKeyRequest;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use rustify::endpoint::Endpoint;
+use rustify::enums::{RequestMethod, RequestType, ResponseType};
+use rustify::errors::ClientError;
 
+use super::blocking::{self, Answer};
 use super::{Consul, Failure};
-use crate::engine::{Result, Settings, check_key};
+use crate::engine::{Result, Settings, Watched, check_key};
 
 /// How often a key may be deleted between our write, which found it, and our read, which did not.
 const VANISHED_TRIES: usize = 3;
@@ -40,32 +46,43 @@ impl Settings for Consul {
     fn put<'a>(&'a self, key: &'a str, value: &'a str) -> BoxFuture<'a, Result<()>> {
         async move { self.write(key, value).await.map_err(|error| self.unavailable(error)) }.boxed()
     }
+
+    fn watch<'a>(&'a self, key: &'a str) -> BoxStream<'a, Result<Watched>> {
+        self.watch_by(move |index| self.look_at(key, index))
+    }
 }
 
 impl Consul {
     async fn read(&self, key: &str) -> anyhow::Result<Option<String>> {
+        match self.look_at(key, 0).await?.content {
+            Watched::Value(value) => Ok(Some(value)),
+            Watched::Missing => Ok(None),
+            Watched::Unreadable(why) => Err(anyhow!("the value of the key {key} is {why}")),
+        }
+    }
+
+    async fn look_at(&self, key: &str, index: u64) -> anyhow::Result<Answer<Watched>> {
         check_key(key)?;
-        let request = ReadKeyRequest {
-            key: key.to_owned(),
-            ..ReadKeyRequest::default()
-        };
-        let pairs = match self.call(request).await {
-            Ok(pairs) => pairs,
+        let what = || format!("reading the key {key}");
+        let answer = match self.send(ReadKey { key, index }, blocking::deadline(index)).await {
+            Ok(answer) => answer,
             // A missing key is an empty 404. One with a body is somebody else's.
-            Err(Failure::Status { code: 404, body }) if body.is_empty() => return Ok(None),
-            Err(failure) => return Err(anyhow::Error::from(failure).context(format!("reading the key {key}"))),
+            Err(Failure::Status { code: 404, body }) if body.is_empty() => {
+                // It has an index, which `rustify` does not hand out.
+                return Ok(Answer {
+                    index: None,
+                    content: Watched::Missing,
+                });
+            }
+            Err(failure) => return Err(anyhow::Error::from(failure).context(what())),
         };
-        let Some(pair) = pairs.into_iter().find(|pair| pair.key == key) else {
-            return Ok(None);
-        };
-        // An empty value is `null` in Consul's answer.
-        let Some(value) = pair.value else {
-            return Ok(Some(String::new()));
-        };
-        let value: std::result::Result<String, _> = value.try_into();
-        Ok(Some(value.map_err(|_| {
-            anyhow!("the value of the key {key} is no text in UTF-8")
-        })?))
+        let index = blocking::index_of(&answer).with_context(what)?;
+        let pairs = answer.parse().map_err(Failure::from).map_err(anyhow::Error::from);
+        let pair = pairs.with_context(what)?.into_iter().find(|pair| pair.key == key);
+        Ok(Answer {
+            index: Some(index),
+            content: pair.map_or(Watched::Missing, watched),
+        })
     }
 
     async fn write_if_absent(&self, key: &str, value: &str) -> anyhow::Result<Option<String>> {
@@ -102,5 +119,38 @@ impl Consul {
         };
         let written = self.call(request).await;
         written.map_err(|failure| anyhow::Error::from(failure).context(format!("writing the key {key}")))
+    }
+}
+
+fn watched(pair: KVPair) -> Watched {
+    // An empty value is `null` in Consul's answer.
+    let Some(value) = pair.value else {
+        return Watched::Value(String::new());
+    };
+    let text: std::result::Result<String, _> = value.try_into();
+    text.map_or_else(|_| Watched::Unreadable("no text in UTF-8".to_owned()), Watched::Value)
+}
+
+/// `GET /v1/kv/<key>`, which can wait: see [`blocking`]. <https://developer.hashicorp.com/consul/api-docs/kv#read-key>
+struct ReadKey<'a> {
+    key: &'a str,
+    index: u64,
+}
+
+impl Endpoint for ReadKey<'_> {
+    type Response = Vec<KVPair>;
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        format!("kv/{}", self.key)
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::GET
+    }
+
+    fn query(&self) -> std::result::Result<Option<String>, ClientError> {
+        Ok(blocking::query(None, self.index))
     }
 }

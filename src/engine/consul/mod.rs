@@ -4,6 +4,7 @@
 //! `exec_with_result` panics on response headers that are no ASCII, and keeps the body of an error to itself.
 
 mod agent;
+mod blocking;
 mod health;
 mod kv;
 

@@ -53,6 +53,10 @@ impl OnCluster for HazelcastLog {
     fn cluster(&self) -> &Cluster {
         &self.cluster
     }
+
+    fn object_name(&self) -> &str {
+        self.map.name()
+    }
 }
 
 impl LogStore for HazelcastLog {

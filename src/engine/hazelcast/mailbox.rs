@@ -99,6 +99,10 @@ impl OnCluster for HazelcastMailbox {
     fn cluster(&self) -> &Cluster {
         &self.cluster
     }
+
+    fn object_name(&self) -> &str {
+        self.queue.name()
+    }
 }
 
 impl Mailbox for HazelcastMailbox {

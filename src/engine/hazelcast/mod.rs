@@ -65,11 +65,18 @@ impl Cluster {
 /// An adapter on a cluster.
 trait OnCluster: Send + Sync {
     fn cluster(&self) -> &Cluster;
+
+    /// Name of the map or queue.
+    fn object_name(&self) -> &str;
 }
 
 impl<T: OnCluster> Engine for T {
     fn describe(&self) -> String {
         self.cluster().describe()
+    }
+
+    fn object_name(&self) -> &str {
+        OnCluster::object_name(self)
     }
 
     fn advice(&self) -> String {

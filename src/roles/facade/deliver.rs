@@ -34,7 +34,9 @@ const OFFER_PAUSE: Duration = Duration::from_millis(100);
 /// then), or one of the two could not be done in time.
 pub(super) async fn deliver(parts: &Parts, posted: Posted) -> Result<Message, HttpError> {
     let Posted { message, keyed } = posted;
-    parts.mailbox.check()?;
+    // The one in use now: a batch whose outcome is unknown is offered again to the same one.
+    let mailbox = parts.mailbox.now();
+    mailbox.check()?;
     let deadline = Instant::now() + DEADLINE;
     log(parts, &message, keyed, deadline).await?;
     let id = if keyed {
@@ -46,11 +48,12 @@ pub(super) async fn deliver(parts: &Parts, posted: Posted) -> Result<Message, Ht
         id,
         messages: vec![message.clone()],
     };
-    offer(&*parts.mailbox, &batch, deadline).await?;
+    offer(&*mailbox, &batch, deadline).await?;
     debug!(
         identifier = message.identifier,
         batch = batch.id,
-        mailbox = parts.mailbox.describe(),
+        mailbox = mailbox.describe(),
+        queue = mailbox.object_name(),
         "handed over"
     );
     Ok(message)

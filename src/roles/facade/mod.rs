@@ -20,10 +20,11 @@ use serde_json::{Map, Value, json};
 
 use self::post::Posted;
 use self::tries::Service;
+use super::followed::{Followed, Opening};
 use super::instance::{self, Identity};
-use super::mailbox;
-use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE, opening};
+use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::InstanceOptions;
+use crate::config;
 use crate::discovery::Discovery;
 use crate::engine::{self, Mailbox, Registry};
 use crate::http::client::Client;
@@ -34,6 +35,14 @@ use crate::http::server::Handler;
 
 /// The role's name, in `GET /health`, in the log, and on the mailbox.
 const ROLE: &str = "facade";
+
+/// How the mailbox is had.
+const MAILBOX: Opening<dyn Mailbox> = Opening {
+    role: ROLE,
+    what: "mailbox",
+    keys: config::MAILBOX,
+    connect: |at| engine::connect_mailbox(&at.cluster_name, &at.object_name, &at.members, ROLE),
+};
 
 /// How long a request may take from the moment on that it is read. A client is to have its 503 within 5 s.
 const DEADLINE: Duration = Duration::from_millis(4700);
@@ -59,7 +68,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> an
     let open = {
         let (facade, registry) = (facade.clone(), registry.clone());
         async move |health: &Health, _: &engine::Registration| {
-            let mailbox = mailbox::open(ROLE, &*settings, options.hazelcast.as_deref(), &options.start, health).await?;
+            let mailbox = MAILBOX.open(settings, &options, health).await?;
             facade.open(mailbox, &registry).await;
             Ok(())
         }
@@ -79,11 +88,11 @@ struct Parts {
     client: Client,
     logging: Service,
     messages: Service,
-    mailbox: Arc<dyn Mailbox>,
+    mailbox: Followed<dyn Mailbox>,
 }
 
 impl Facade {
-    async fn open(&self, mailbox: Arc<dyn Mailbox>, registry: &Arc<dyn Registry>) {
+    async fn open(&self, mailbox: Followed<dyn Mailbox>, registry: &Arc<dyn Registry>) {
         let follow = |name| Service {
             name,
             discovery: Discovery::follow(registry.clone(), name),
@@ -129,7 +138,7 @@ impl Handler for Facade {
         let Some(parts) = self.parts.get() else {
             return details;
         };
-        details.insert("mailbox".to_owned(), opening::details(&*parts.mailbox));
+        details.insert("mailbox".to_owned(), parts.mailbox.details());
         for service in [&parts.logging, &parts.messages] {
             let instances = service.discovery.instances();
             let ids: Vec<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();

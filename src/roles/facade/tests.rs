@@ -77,6 +77,10 @@ impl Engine for Scripted {
         "a scripted mailbox".to_owned()
     }
 
+    fn object_name(&self) -> &str {
+        "a queue"
+    }
+
     fn advice(&self) -> String {
         String::new()
     }
@@ -161,7 +165,7 @@ impl Setting {
     async fn new(mailbox: Scripted, instances: Vec<(&'static str, Instance)>) -> Setting {
         let (facade, mailbox) = (Facade::default(), Arc::new(mailbox));
         let registry: Arc<dyn Registry> = Arc::new(Fixed(instances));
-        facade.open(mailbox.clone(), &registry).await;
+        facade.open(Followed::fixed(mailbox.clone()), &registry).await;
         Setting { facade, mailbox }
     }
 
@@ -404,7 +408,14 @@ async fn nothing_is_logged_while_the_mailbox_is_known_to_be_away() {
     );
     assert_eq!((good.seen().len(), setting.offered().len()), (0, 0));
     let health = setting.facade.details();
-    let mailbox = json!({ "engine": "a scripted mailbox", "reachable": false, "reason": "connection refused" });
+    let mailbox = json!({
+        "engine": "a scripted mailbox",
+        "name": "a queue",
+        "reachable": false,
+        "reason": "connection refused",
+        "next": null,
+        "settings": { "refused": 0, "not_in_force": {} },
+    });
     assert_eq!(health["mailbox"], mailbox);
     assert_eq!(
         (&health[LOGGING_SERVICE], &health[MESSAGES_SERVICE]),

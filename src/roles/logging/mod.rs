@@ -8,19 +8,26 @@ mod routes;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tracing::info;
 
 use self::routes::Logging;
+use super::LOGGING_SERVICE;
+use super::followed::{Followed, Opening};
 use super::instance::{Bound, Identity};
-use super::{LOGGING_SERVICE, opening};
 use crate::cli::InstanceOptions;
-use crate::config::LoggingSettings;
-use crate::engine::{self, LogStore, Registration, Registry, Settings};
+use crate::config;
+use crate::engine::{self, LogStore, Registration, Registry};
 use crate::http::health::Health;
-use crate::wait::Wait;
 
 /// The role's name, in `GET /health` and in the log.
 const ROLE: &str = "logging";
+
+/// How the log store is had.
+const LOG_STORE: Opening<dyn LogStore> = Opening {
+    role: ROLE,
+    what: "log store",
+    keys: config::LOG,
+    connect: |at| engine::connect_log(&at.cluster_name, &at.object_name, &at.members),
+};
 
 /// Runs one instance until `stop` is done.
 ///
@@ -37,23 +44,8 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> an
         listen: options.listen.clone(),
     };
     let bound = identity.bind().await?;
-    let open = async |health: &Health| open_log(&*settings, &options, health).await;
+    let open = async |health: &Health| LOG_STORE.open(settings, &options, health).await;
     live(bound, registry, open, stop).await
-}
-
-/// Waits for the settings, and for the log store that they name.
-async fn open_log(
-    settings: &dyn Settings,
-    options: &InstanceOptions,
-    health: &Health,
-) -> anyhow::Result<Arc<dyn LogStore>> {
-    let wait = Wait::up_to(options.start.wait);
-    health.waiting(format!("waiting for {}", settings.describe()));
-    let found = LoggingSettings::wait_for(settings, &options.start.ready_key, &wait).await?;
-    let members = options.hazelcast.as_ref().unwrap_or(&found.members);
-    let store = engine::connect_log(&found.cluster_name, &found.map_name, members)?;
-    opening::wait_for(&*store, &wait, health).await?;
-    Ok(store)
 }
 
 /// Runs one instance on `listener` until `stop` is done, registered by the address that is bound.
@@ -70,20 +62,19 @@ pub async fn serve_log(
     open: impl AsyncFnOnce(&Health) -> anyhow::Result<Arc<dyn LogStore>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    let open = async |health: &Health| open(health).await.map(Followed::fixed);
     live(Bound::on(ROLE, LOGGING_SERVICE, listener, None)?, registry, open, stop).await
 }
 
 async fn live(
     bound: Bound,
     registry: Arc<dyn Registry>,
-    open: impl AsyncFnOnce(&Health) -> anyhow::Result<Arc<dyn LogStore>>,
+    open: impl AsyncFnOnce(&Health) -> anyhow::Result<Followed<dyn LogStore>>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let logging = Arc::new(Logging::default());
     let open = async |health: &Health, _: &Registration| {
-        let store = open(health).await?;
-        info!(role = ROLE, log_store = store.describe(), "opened");
-        logging.open(store);
+        logging.open(open(health).await?);
         Ok(())
     };
     let outcome = bound.run(registry, logging.clone(), open, stop).await;

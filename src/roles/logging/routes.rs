@@ -8,7 +8,7 @@
 //! | `GET /health` | 200 while it can take requests, also when the log store is away, which shows in the body |
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use hyper::{Method, StatusCode};
@@ -21,20 +21,20 @@ use crate::http::request::Request;
 use crate::http::server::Handler;
 use crate::message::Message;
 use crate::roles::deadline::within;
+use crate::roles::followed::Followed;
 use crate::roles::listing::LeftOut;
-use crate::roles::opening;
 
 /// What all requests of an instance share.
 #[derive(Default)]
 pub(super) struct Logging {
     /// `None` before the log store is opened and after it is closed.
-    store: RwLock<Option<Arc<dyn LogStore>>>,
+    store: RwLock<Option<Followed<dyn LogStore>>>,
     /// Entries that were left out of answers since the start, because they are no messages.
     skipped: Arc<AtomicU64>,
 }
 
 impl Logging {
-    pub(super) fn open(&self, store: Arc<dyn LogStore>) {
+    pub(super) fn open(&self, store: Followed<dyn LogStore>) {
         *self.store.write().unwrap_or_else(PoisonError::into_inner) = Some(store);
     }
 
@@ -43,7 +43,11 @@ impl Logging {
     }
 
     fn opened(&self) -> Option<Arc<dyn LogStore>> {
-        self.store.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read().as_ref().map(Followed::now)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Option<Followed<dyn LogStore>>> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `GET /logs`: the texts, or with `full=true` the messages.
@@ -79,8 +83,8 @@ impl Handler for Logging {
 
     fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
-        if let Some(store) = self.opened() {
-            details.insert("log_store".to_owned(), opening::details(&*store));
+        if let Some(store) = &*self.read() {
+            details.insert("log_store".to_owned(), store.details());
         }
         details.insert(
             "skipped_entries".to_owned(),

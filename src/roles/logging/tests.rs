@@ -14,6 +14,7 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
 use serde_json::{Value, json};
 
+use super::super::followed::Followed;
 use super::routes::Logging;
 use crate::engine::{self, Appended, Engine, IfPresent, LogStore, Page, Unavailable};
 use crate::http::reply::{HttpError, Reply};
@@ -66,6 +67,10 @@ impl MemoryStore {
 impl Engine for MemoryStore {
     fn describe(&self) -> String {
         "a store in memory".to_owned()
+    }
+
+    fn object_name(&self) -> &str {
+        "a map"
     }
 
     fn advice(&self) -> String {
@@ -148,7 +153,7 @@ struct Router {
 impl Router {
     fn new(store: MemoryStore) -> Router {
         let (logging, store) = (Logging::default(), Arc::new(store));
-        logging.open(store.clone());
+        logging.open(Followed::fixed(store.clone()));
         Router { logging, store }
     }
 

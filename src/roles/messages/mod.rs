@@ -11,9 +11,10 @@ mod deliverer;
 mod progress;
 mod rendezvous;
 mod turns;
+mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use futures_util::FutureExt;
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
@@ -23,11 +24,13 @@ use serde_json::{Map, Value};
 
 use self::deliverer::Deliverer;
 use self::progress::Progress;
+use super::MESSAGES_SERVICE;
 use super::deadline::within;
+use super::followed::{Followed, Opening};
 use super::instance::{self, Identity};
 use super::listing::LeftOut;
-use super::{MESSAGES_SERVICE, mailbox, opening};
 use crate::cli::InstanceOptions;
+use crate::config;
 use crate::discovery::Discovery;
 use crate::engine::{self, DeliveredMessage, Mailbox};
 use crate::http::health::Health;
@@ -37,6 +40,14 @@ use crate::http::server::Handler;
 
 /// The role's name, in `GET /health` and in the log.
 const ROLE: &str = "messages";
+
+/// How the mailbox is had.
+const MAILBOX: Opening<dyn Mailbox> = Opening {
+    role: ROLE,
+    what: "mailbox",
+    keys: config::MAILBOX,
+    connect: |at| engine::connect_mailbox(&at.cluster_name, &at.object_name, &at.members, ROLE),
+};
 
 /// Runs one instance until `stop` is done.
 ///
@@ -55,15 +66,15 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
     let stop = stop.shared();
     let mut deliverer = None;
     let open = async |health: &Health, registration: &engine::Registration| {
-        let mailbox = mailbox::open(ROLE, &*settings, options.hazelcast.as_deref(), &options.start, health).await?;
-        messages.open(mailbox.clone());
+        let mailbox = MAILBOX.open(settings, &options, health).await?;
         deliverer = Some(Deliverer::start(
-            mailbox,
+            mailbox.changes(),
             registration.id(),
             live(Discovery::follow(registry.clone(), MESSAGES_SERVICE)),
             messages.progress.clone(),
             stop.clone(),
         ));
+        messages.open(mailbox);
         Ok(())
     };
     let outcome = instance::run(identity, registry.clone(), messages.clone(), open, stop.clone()).await;
@@ -77,7 +88,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
 /// The ids of the live instances that deliver as this one does. One of another origin takes what it finds by itself, and
 /// leaves nothing that is its own to wait for.
 fn live(discovery: Discovery) -> deliverer::Live {
-    Box::new(move || {
+    Arc::new(move || {
         let instances = discovery.instances();
         let ours = instances.iter().filter(|instance| instance.version.is_some());
         ours.map(|instance| instance.id.clone()).collect()
@@ -88,14 +99,14 @@ fn live(discovery: Discovery) -> deliverer::Live {
 #[derive(Default)]
 struct Messages {
     /// `None` before the mailbox is opened and after it is closed.
-    mailbox: RwLock<Option<Arc<dyn Mailbox>>>,
+    mailbox: RwLock<Option<Followed<dyn Mailbox>>>,
     progress: Arc<Progress>,
     /// Entries that were left out of answers since the start, because they are no deliveries.
     skipped: Arc<AtomicU64>,
 }
 
 impl Messages {
-    fn open(&self, mailbox: Arc<dyn Mailbox>) {
+    fn open(&self, mailbox: Followed<dyn Mailbox>) {
         *self.mailbox.write().unwrap_or_else(PoisonError::into_inner) = Some(mailbox);
     }
 
@@ -104,7 +115,11 @@ impl Messages {
     }
 
     fn opened(&self) -> Option<Arc<dyn Mailbox>> {
-        self.mailbox.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read().as_ref().map(Followed::now)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Option<Followed<dyn Mailbox>>> {
+        self.mailbox.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `GET /messages`: the texts, or with `full=true` the messages and who delivered them.
@@ -155,8 +170,8 @@ impl Handler for Messages {
 
     fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
-        if let Some(mailbox) = self.opened() {
-            details.insert("mailbox".to_owned(), opening::details(&*mailbox));
+        if let Some(mailbox) = &*self.read() {
+            details.insert("mailbox".to_owned(), mailbox.details());
         }
         details.insert("deliveries".to_owned(), self.progress.details());
         details.insert(

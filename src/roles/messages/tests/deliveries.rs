@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::deliverer::Deliverer;
 use super::super::progress::Progress;
 use super::scripted::Scripted;
-use crate::engine::{Batch, Item};
+use crate::engine::{Batch, Item, Mailbox};
 use crate::message::Message;
 
 /// In the time of a test: more than any rule lets pass.
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
-fn batch(id: &str) -> Item {
+pub(super) fn batch(id: &str) -> Item {
     let message = Message {
         identifier: format!("{id}-1"),
         text: format!("text of {id}"),
@@ -32,11 +32,11 @@ fn batch(id: &str) -> Item {
     }
 }
 
-fn batches(count: usize) -> Vec<Item> {
+pub(super) fn batches(count: usize) -> Vec<Item> {
     (0..count).map(|n| batch(&n.to_string())).collect()
 }
 
-fn junk(token: &'static str) -> Item {
+pub(super) fn junk(token: &'static str) -> Item {
     Item {
         token: token.into(),
         content: Err("it is no JSON".to_owned()),
@@ -44,23 +44,22 @@ fn junk(token: &'static str) -> Item {
 }
 
 /// A deliverer called `own` that takes `live` for the live instances, and its end.
-struct Running {
+pub(super) struct Running {
     deliverer: Deliverer,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     stop: oneshot::Sender<()>,
 }
 
 fn start(mailbox: &Arc<Scripted>, own: &str, live: &'static [&'static str]) -> Running {
+    start_on(watch::channel::<Arc<dyn Mailbox>>(mailbox.clone()).1, own, live)
+}
+
+/// The same, from the mailbox that is named there.
+pub(super) fn start_on(named: watch::Receiver<Arc<dyn Mailbox>>, own: &str, live: &'static [&'static str]) -> Running {
     let progress = Arc::new(Progress::default());
     let (stop, stopped) = oneshot::channel();
-    let live = Box::new(|| live.iter().map(|id| (*id).to_owned()).collect());
-    let deliverer = Deliverer::start(
-        mailbox.clone(),
-        own.to_owned(),
-        live,
-        progress.clone(),
-        stopped.map(drop),
-    );
+    let live = Arc::new(|| live.iter().map(|id| (*id).to_owned()).collect());
+    let deliverer = Deliverer::start(named, own.to_owned(), live, progress.clone(), stopped.map(drop));
     Running {
         deliverer,
         progress,
@@ -68,7 +67,7 @@ fn start(mailbox: &Arc<Scripted>, own: &str, live: &'static [&'static str]) -> R
     }
 }
 
-async fn until(condition: impl Fn() -> bool) {
+pub(super) async fn until(condition: impl Fn() -> bool) {
     let met = async {
         while !condition() {
             sleep(Duration::from_millis(1)).await;

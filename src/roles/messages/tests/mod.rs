@@ -1,5 +1,6 @@
 //! The deliverer and the router, in front of a mailbox that a test holds in its hands.
 
 mod deliveries;
+mod former;
 mod router;
 mod scripted;

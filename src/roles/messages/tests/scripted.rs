@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) looks: Vec<Instant>,
     /// Delivered entries that cannot be read.
     pub(super) skipped: u64,
+    /// Where else an item may be kept before it is taken out of here.
+    pub(super) kept_in: Option<Arc<Scripted>>,
 }
 
 impl Scripted {
@@ -92,6 +94,14 @@ impl Scripted {
         delivered.map(|(id, (by, _))| (id.clone(), by.clone())).collect()
     }
 
+    fn keeps(&self, item: &Item) -> bool {
+        let state = self.state();
+        match &item.content {
+            Ok(batch) => state.delivered.contains_key(&batch.id),
+            Err(_) => state.rejected.contains_key(item.token.as_ref()),
+        }
+    }
+
     fn away(&self, cause: &str) -> Unavailable {
         Unavailable {
             engine: self.describe(),
@@ -119,6 +129,10 @@ impl Scripted {
 impl Engine for Scripted {
     fn describe(&self) -> String {
         "a mailbox in memory".to_owned()
+    }
+
+    fn object_name(&self) -> &str {
+        "a queue"
     }
 
     fn advice(&self) -> String {
@@ -173,12 +187,10 @@ impl Mailbox for Scripted {
     fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, engine::Result<()>> {
         async move {
             self.step("remove", &item.token).await?;
-            let mut state = self.state();
-            let is_kept = match &item.content {
-                Ok(batch) => state.delivered.contains_key(&batch.id),
-                Err(_) => state.rejected.contains_key(item.token.as_ref()),
-            };
+            let elsewhere = self.state().kept_in.clone();
+            let is_kept = self.keeps(item) || elsewhere.is_some_and(|other| other.keeps(item));
             assert!(is_kept, "an item is taken out before it is kept elsewhere: {item:?}");
+            let mut state = self.state();
             if let Some(at) = state.waiting.iter().position(|waiting| waiting.token == item.token) {
                 state.waiting.remove(at);
             }

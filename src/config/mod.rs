@@ -1,11 +1,16 @@
-//! What roles read from the shared settings: the table of keys, and the typed values behind them.
+//! What roles read from the shared settings: the table of keys, the typed values behind them, and how they are followed.
+
+mod follow;
+mod settings;
 
 use std::net::Ipv6Addr;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 
-use crate::engine::Settings;
-use crate::wait::{NotYet, Wait};
+pub use follow::{Follower, Report};
+pub use settings::{EngineKeys, EngineSettings, LOG, MAILBOX, wait_for_engine};
+
+pub(crate) use settings::key_not_usable;
 
 /// One setting that all instances share.
 #[derive(Clone, Copy, Debug)]
@@ -172,148 +177,6 @@ pub fn parse_member(value: &str) -> anyhow::Result<String> {
         Ok(port) if digits && port > 0 => Ok(format!("{host}:{port}")),
         _ => bail!("{member:?} is no member: the port has to be 1 to 65535"),
     }
-}
-
-/// Waits until the engine that keeps the settings can take reads and writes.
-///
-/// # Errors
-/// When the time is up: what was tried, what answered, what to do.
-pub async fn wait_for_engine(settings: &dyn Settings, wait: &Wait) -> anyhow::Result<()> {
-    wait.until(|| async {
-        settings
-            .ready()
-            .await
-            .map_err(|error| not_there(settings, &error.cause))
-    })
-    .await
-}
-
-fn not_there(settings: &dyn Settings, cause: &anyhow::Error) -> NotYet {
-    NotYet {
-        subject: settings.describe(),
-        answer: format!("{cause:#}"),
-        advice: settings.advice(),
-    }
-}
-
-/// Why a key cannot be read or written, though the engine is there, or was a moment ago.
-pub(crate) fn key_not_usable(settings: &dyn Settings, key: &str, cause: &anyhow::Error) -> NotYet {
-    NotYet {
-        subject: format!("the key {key} in {}", settings.describe()),
-        answer: format!("{cause:#}"),
-        advice: "put that right, then run the same again".to_owned(),
-    }
-}
-
-/// What a logging instance reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoggingSettings {
-    /// Name of the cluster that keeps the logs.
-    pub cluster_name: String,
-    /// Name of the map that they are in.
-    pub map_name: String,
-    /// Its members, each `host:port`; one at least.
-    pub members: Vec<String>,
-}
-
-impl LoggingSettings {
-    /// Waits until the settings are populated, and reads them.
-    ///
-    /// # Errors
-    /// When the time is up: what was tried, what answered, what to do. At once where a value is malformed or missing, by
-    /// its key; missing members are those of the default.
-    pub async fn wait_for(settings: &dyn Settings, ready_key: &str, wait: &Wait) -> anyhow::Result<Self> {
-        let keys = [HZ_LOGGING_CLUSTER_NAME, LOGGING_MAPPING_NAME, HZ_LOGGING_MEMBERS];
-        let [cluster_name, map_name, members] = wait.until(|| read_populated(settings, ready_key, &keys)).await?;
-        let place = settings.describe();
-        Ok(Self {
-            cluster_name: name(&place, &HZ_LOGGING_CLUSTER_NAME, cluster_name)?,
-            map_name: name(&place, &LOGGING_MAPPING_NAME, map_name)?,
-            members: members_or_default(&place, &HZ_LOGGING_MEMBERS, members)?,
-        })
-    }
-}
-
-/// What a facade and a messages instance read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MailboxSettings {
-    /// Name of the cluster that has the queue.
-    pub cluster_name: String,
-    /// Name of the queue.
-    pub queue_name: String,
-    /// The cluster's members, each `host:port`; one at least.
-    pub members: Vec<String>,
-}
-
-impl MailboxSettings {
-    /// Waits until the settings are populated, and reads them.
-    ///
-    /// # Errors
-    /// Those of [`LoggingSettings::wait_for`].
-    pub async fn wait_for(settings: &dyn Settings, ready_key: &str, wait: &Wait) -> anyhow::Result<Self> {
-        let keys = [HZ_MQ_CLUSTER_NAME, MQ_NAME, HZ_MQ_MEMBERS];
-        let [cluster_name, queue_name, members] = wait.until(|| read_populated(settings, ready_key, &keys)).await?;
-        let place = settings.describe();
-        Ok(Self {
-            cluster_name: name(&place, &HZ_MQ_CLUSTER_NAME, cluster_name)?,
-            queue_name: name(&place, &MQ_NAME, queue_name)?,
-            members: members_or_default(&place, &HZ_MQ_MEMBERS, members)?,
-        })
-    }
-}
-
-/// The values of `keys`, once the ready key says that they are there.
-async fn read_populated<const N: usize>(
-    settings: &dyn Settings,
-    ready_key: &str,
-    keys: &[Key; N],
-) -> Result<[Option<String>; N], NotYet> {
-    settings
-        .ready()
-        .await
-        .map_err(|error| not_there(settings, &error.cause))?;
-    let get = async |key| {
-        settings
-            .get(key)
-            .await
-            .map_err(|error| key_not_usable(settings, key, &error.cause))
-    };
-    let ready = get(ready_key).await?;
-    if !ready.as_deref().is_some_and(is_ready_value) {
-        return Err(NotYet {
-            subject: format!("the key {ready_key} in {}", settings.describe()),
-            answer: match ready {
-                Some(value) => format!("it is {value:?}, not {READY_VALUE}"),
-                None => "there is no such key".to_owned(),
-            },
-            advice: "run `svc populate-kv` with the same options, which writes all keys".to_owned(),
-        });
-    }
-    let mut values = [const { None }; N];
-    for (value, key) in values.iter_mut().zip(keys) {
-        *value = get(key.name).await?;
-    }
-    Ok(values)
-}
-
-fn name(place: &str, key: &Key, value: Option<String>) -> anyhow::Result<String> {
-    let value = value.ok_or_else(|| {
-        anyhow!("run `svc populate-kv`, which adds the keys that are missing")
-            .context(format!("the key {} is missing in {place}", key.name))
-    })?;
-    parse_name(&value).with_context(|| malformed(place, key, &value))
-}
-
-fn members_or_default(place: &str, key: &Key, value: Option<String>) -> anyhow::Result<Vec<String>> {
-    let value = value.unwrap_or_else(|| key.default.to_owned());
-    parse_members(&value).with_context(|| malformed(place, key, &value))
-}
-
-fn malformed(place: &str, key: &Key, value: &str) -> String {
-    format!(
-        "the key {} in {place} has a value that cannot be used: {value:?}",
-        key.name
-    )
 }
 
 #[cfg(test)]

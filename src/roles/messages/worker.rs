@@ -1,0 +1,223 @@
+//! [`Worker`]: delivers what waits in one mailbox. Look, store, then remove: see [`Mailbox`].
+
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures_util::future::{self, BoxFuture, FutureExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error};
+
+use super::deliverer::Live;
+use super::progress::{Progress, Rounds};
+use super::turns::Turns;
+use crate::engine::{self, Batch, Item, Mailbox};
+use crate::roles::deadline::within;
+
+/// Longest time between two looks: hints that something was put in may be lost.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Shortest time between two looks: each costs the cluster as much as all that waits there.
+const LOOK_GAP: Duration = Duration::from_millis(5);
+
+/// How long a mailbox that is no longer named is looked at as often as before: others may not know of the change yet.
+const FORMER_FOR: Duration = Duration::from_secs(60);
+
+/// Longest time between two looks after that, unless something waits there: somebody may still use it.
+const FORMER_LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// First and longest pause after a round that failed; it doubles, with jitter.
+const FAILED_MIN: Duration = Duration::from_millis(50);
+const FAILED_MAX: Duration = Duration::from_secs(1);
+
+/// Items that are delivered at a time.
+const PIPELINE: usize = 128;
+
+/// A round begins no further item after so many failures: the mailbox is away, and not one item at fault.
+const FAILURES: usize = 16;
+
+/// Delivers from one mailbox, into the one that is named now: itself, until another one is.
+pub(super) struct Worker {
+    /// Where items wait.
+    source: Arc<dyn Mailbox>,
+    /// Where they are delivered.
+    named: watch::Receiver<Arc<dyn Mailbox>>,
+    own: String,
+    live: Live,
+    progress: Arc<Progress>,
+    rounds: Arc<Rounds>,
+}
+
+impl Worker {
+    /// Delivers what waits in `source` into the mailbox that `named` shows, in the name of the instance `own`.
+    pub(super) fn new(
+        source: Arc<dyn Mailbox>,
+        named: watch::Receiver<Arc<dyn Mailbox>>,
+        own: String,
+        live: Live,
+        progress: Arc<Progress>,
+        rounds: Arc<Rounds>,
+    ) -> Self {
+        Self {
+            source,
+            named,
+            own,
+            live,
+            progress,
+            rounds,
+        }
+    }
+
+    /// Round after round, none of which is cancelled half-way.
+    pub(super) async fn run(&self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut turns = Turns::new(self.own.clone());
+        let mut news = self.source.news();
+        let mut pauses = pauses();
+        loop {
+            if !Arc::ptr_eq(&self.source, &self.target()) {
+                self.rounds.is_former();
+            }
+            let begun = Instant::now();
+            let outcome = self.guarded_round(&mut turns).await;
+            let wait = async {
+                match outcome {
+                    Ok(left) => {
+                        self.rounds.went_well();
+                        pauses = self::pauses();
+                        next_look(begun, self.look_every(left), &mut news).await;
+                    }
+                    Err(reason) => {
+                        self.rounds.failed(reason);
+                        tokio::time::sleep(self.pause(pauses.next())).await;
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = &mut stop => return,
+                () = wait => {}
+            }
+        }
+    }
+
+    /// Where to deliver now.
+    fn target(&self) -> Arc<dyn Mailbox> {
+        self.named.borrow().clone()
+    }
+
+    fn is_long_former(&self) -> bool {
+        self.rounds.former_for().is_some_and(|time| time >= FORMER_FOR)
+    }
+
+    /// The time to the next look, where the last one left so many items to others.
+    fn look_every(&self, left: usize) -> Duration {
+        if self.is_long_former() && left == 0 {
+            FORMER_LOOK_EVERY
+        } else {
+            LOOK_EVERY
+        }
+    }
+
+    /// The time to the next round after one that failed.
+    fn pause(&self, usual: Option<Duration>) -> Duration {
+        if self.is_long_former() {
+            FORMER_LOOK_EVERY
+        } else {
+            usual.unwrap_or(FAILED_MAX)
+        }
+    }
+
+    /// A round; a fault of this program in it must not end the deliveries.
+    async fn guarded_round(&self, turns: &mut Turns) -> Result<usize, String> {
+        match AssertUnwindSafe(self.round(turns)).catch_unwind().await {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(_) => {
+                error!("a round of deliveries met a fault in this program");
+                Err("a fault in this program; its log says more".to_owned())
+            }
+        }
+    }
+
+    /// Looks, and delivers what is this instance's to deliver. Returns how many items it left to others.
+    ///
+    /// # Errors
+    /// The first thing that failed. All else was done, unless too much failed.
+    async fn round(&self, turns: &mut Turns) -> engine::Result<usize> {
+        let items = within(&*self.source, self.source.look()).await??;
+        let due = turns.due(&items, (self.live)(), Instant::now());
+        let left = items.len().saturating_sub(due.len());
+        let failures = AtomicUsize::new(0);
+        let handled = due.into_iter().map(|item| self.unless_away(&failures, item).boxed());
+        // Nothing is begun yet.
+        let handled: Vec<BoxFuture<'_, engine::Result<()>>> = handled.collect();
+        let first_failure = |first: engine::Result<()>, next| future::ready(first.and(next));
+        stream::iter(handled)
+            .buffer_unordered(PIPELINE)
+            .fold(Ok(()), first_failure)
+            .await?;
+        Ok(left)
+    }
+
+    /// Handles one item, unless so much has failed already that it would, too.
+    async fn unless_away(&self, failures: &AtomicUsize, item: &Item) -> engine::Result<()> {
+        if failures.load(Ordering::Relaxed) >= FAILURES {
+            return Ok(());
+        }
+        let outcome = self.handle(item).await;
+        failures.fetch_add(usize::from(outcome.is_err()), Ordering::Relaxed);
+        outcome
+    }
+
+    /// Delivers one item or sets it aside, and only then takes it out.
+    async fn handle(&self, item: &Item) -> engine::Result<()> {
+        let target = self.target();
+        let kept = async {
+            match &item.content {
+                Ok(batch) => target.store(batch, &self.own).await,
+                Err(reason) => target.reject(item, reason).await,
+            }
+        };
+        within(&*target, kept).await??;
+        within(&*self.source, self.source.remove(item)).await??;
+        match &item.content {
+            Ok(batch) => self.delivered(batch),
+            Err(reason) => self.progress.rejected(reason),
+        }
+        Ok(())
+    }
+
+    fn delivered(&self, batch: &Batch) {
+        self.progress.delivered(batch.messages.len());
+        for message in &batch.messages {
+            debug!(
+                identifier = message.identifier,
+                batch = batch.id,
+                by = self.own,
+                "delivered"
+            );
+        }
+    }
+}
+
+/// Waits for the time of the next look: when something is put in, but not at once after the last look, nor long after it.
+async fn next_look(last: Instant, every: Duration, news: &mut BoxStream<'_, ()>) {
+    tokio::select! {
+        Some(()) = news.next() => sleep_until(last + LOOK_GAP).await,
+        () = sleep_until(last + every) => {}
+    }
+    // One look is the answer to all of them.
+    while let Some(Some(())) = news.next().now_or_never() {}
+}
+
+fn pauses() -> ExponentialBackoff {
+    let growing = ExponentialBuilder::new()
+        .with_min_delay(FAILED_MIN)
+        .with_max_delay(FAILED_MAX);
+    growing.with_jitter().without_max_times().build()
+}
