@@ -218,6 +218,17 @@ async fn discovery_sees_instances_pass_fail_and_leave() {
 }
 
 #[tokio::test]
+async fn an_instance_that_registered_no_port_hides_no_other() {
+    let registry = registry(&AGENT.address);
+    // Consul leaves the port out of its answer then.
+    AGENT.send("agent/service/register", &json!({ "ID": "no-port", "Name": "portless" }));
+    let instance = registration("portless", healthy());
+    registry.register(&instance).await.unwrap();
+    let discovery = Discovery::follow(registry.clone(), "portless");
+    eventually("the other is seen", || ids(&discovery) == [instance.id()]).await;
+}
+
+#[tokio::test]
 async fn a_consul_that_comes_back_empty_has_all_instances_again_within_10_seconds() {
     let mut agent = tokio::task::spawn_blocking(Agent::start).await.unwrap();
     let registry = registry(&agent.address);

@@ -200,6 +200,8 @@ struct Service {
     id: String,
     /// Empty where it is that of the node.
     address: String,
+    /// Left out where it is 0: whoever registers without a port.
+    #[serde(default)]
     port: i64,
     meta: Option<HashMap<String, String>>,
 }
