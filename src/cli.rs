@@ -11,7 +11,8 @@ use anyhow::Context;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::values::{parse_advertised, parse_duration, parse_host, parse_key, parse_port};
+pub use self::values::Url;
+use self::values::{parse_advertised, parse_duration, parse_host, parse_key, parse_limit, parse_port, parse_url};
 use crate::config::{self, KEYS, Key};
 use crate::engine::consul::{self, ConsulOptions, Token};
 use crate::telemetry;
@@ -30,14 +31,26 @@ An environment variable that is empty counts as not given.";
 /// What `svc help` says below the commands.
 const SYSTEM_HELP: &str = "\
 A system needs Consul and two Hazelcast clusters. Run populate-kv once, then as
-many of facade, logging and messages as you like, in any order.
-`svc help COMMAND` says more.
+many of facade, logging and messages as you like, in any order; status shows
+them. `svc help COMMAND` says more.
 
 Exit codes:
   0    all went well
   1    it failed: standard error says what happened, and what to do
   2    misuse: an option or its value, or the environment variable for it
   130  a second SIGINT or SIGTERM ended it";
+
+/// What `svc help status` says of its output.
+const STATUS_HELP: &str = "\
+With --json: an array, empty where nobody is registered, of one object per instance:
+  service, instance   its service, and its id there
+  address             host:port, or null where it has none that could be called
+  health              passing, warning or critical
+  reason              what the check says that does not pass, or null
+  since               when it began to serve, RFC 3339 in UTC, or null
+  version             of svc; null where it is of another origin
+
+Exits 0 where the registry could be read, whatever is in it.";
 
 /// A message system in one executable
 #[derive(Debug, Parser)]
@@ -83,6 +96,19 @@ pub enum Role {
     /// where its value differs from what was asked for. Safe to run again at any time.
     #[command(after_help = CONSUL_HELP)]
     PopulateKv(PopulateKvOptions),
+
+    /// Show who is registered in Consul, how they are, and since when they serve
+    ///
+    /// A table of all instances of facade-service, logging-service and messages-service, also those that nobody calls
+    /// since a check fails, and those of another origin; what is not known of one is shown as -. Below it stands what a
+    /// check says that does not pass.
+    #[command(after_help = format!("{STATUS_HELP}\n\n{CONSUL_HELP}"))]
+    Status(StatusOptions),
+
+    /// Ask a URL once, and exit 0 where the answer is 200: the health check of a container
+    ///
+    /// Otherwise it exits 1 and says on one line what answered, or why nobody did.
+    Health(HealthOptions),
 }
 
 /// Options of `svc populate-kv`.
@@ -103,6 +129,35 @@ pub struct PopulateKvOptions {
     /// What to write.
     #[command(flatten)]
     pub values: KeyValues,
+}
+
+/// Options of `svc status`.
+#[derive(Args, Debug)]
+pub struct StatusOptions {
+    /// The registry.
+    #[command(flatten)]
+    pub consul: ConsulArgs,
+
+    /// How long to wait for Consul where it is not there: a number and ms, s, m or h; 0s tries once
+    // Not by SVC_WAIT, which is for starts: whoever asks wants an answer now.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    pub wait: Duration,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `svc health`.
+#[derive(Args, Debug)]
+pub struct HealthOptions {
+    /// What to ask.
+    #[arg(help = "What to ask: http://host[:port][/path]; without a path it is /health", value_parser = parse_url)]
+    pub url: Url,
+
+    /// How long the answer may take: a number and ms, s, m or h
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_limit)]
+    pub timeout: Duration,
 }
 
 /// Options of the roles that serve: facade, logging and messages.
@@ -390,7 +445,7 @@ mod tests {
             Role::Facade(options) => options.listen.port,
             Role::Logging(options) => options.listen.port,
             Role::Messages(options) => options.listen.port,
-            Role::PopulateKv(_) => panic!("it listens nowhere"),
+            Role::PopulateKv(_) | Role::Status(_) | Role::Health(_) => panic!("it listens nowhere"),
         };
         assert_eq!(["facade", "logging", "messages"].map(port), [8000, 8100, 8180]);
     }

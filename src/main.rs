@@ -30,13 +30,15 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     outcome
 }
 
-/// Runs the role to its end.
+/// Runs the role to its end. What serves or writes stops cleanly by a signal; what only asks ends at once.
 async fn take(role: Role) -> anyhow::Result<()> {
     match role {
         Role::Facade(options) => shutdown::run(|stop| roles::facade::run(options, stop)).await,
         Role::Logging(options) => shutdown::run(|stop| roles::logging::run(options, stop)).await,
         Role::Messages(options) => shutdown::run(|stop| roles::messages::run(options, stop)).await,
         Role::PopulateKv(options) => shutdown::run(|stop| roles::populate_kv::run(options, stop)).await,
+        Role::Status(options) => roles::status::run(options).await,
+        Role::Health(options) => roles::health::run(options).await,
     }
 }
 

@@ -1,9 +1,12 @@
 //! What the values of options may be, and what is said of those that cannot be used.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{anyhow, bail, ensure};
+use hyper::Uri;
+use hyper::http::uri::PathAndQuery;
 
 use crate::engine;
 
@@ -64,6 +67,14 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+/// Reads a duration that something may take: longer than none.
+pub(super) fn parse_limit(text: &str) -> Result<Duration, &'static str> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("it has to be longer than 0"),
+        limit => Ok(limit),
+    }
+}
+
 /// Reads a port, 0 included.
 pub(super) fn parse_port(text: &str) -> Result<u16, &'static str> {
     let digits = text.trim();
@@ -72,6 +83,64 @@ pub(super) fn parse_port(text: &str) -> Result<u16, &'static str> {
         Ok(port) if is_number => Ok(port),
         _ => Err("expected a whole number from 0 to 65535"),
     }
+}
+
+/// What can be asked: `http://host:port/path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// Host name or address, an IPv6 address in brackets.
+    pub host: String,
+    /// From 1 on.
+    pub port: u16,
+    /// Path and query.
+    pub target: PathAndQuery,
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}{}", self.host, self.port, self.target)
+    }
+}
+
+/// Reads `http://host[:port][/path]`. Without a port it is 80, without a path `/health`.
+pub(super) fn parse_url(text: &str) -> anyhow::Result<Url> {
+    const EXPECTED: &str = "expected http://host[:port][/path], with an IPv6 address in brackets";
+    let text = text.trim();
+    match text.split_once("://") {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {}
+        Some((scheme, _)) => bail!("{scheme} is not spoken here, only http: {EXPECTED}"),
+        None => bail!(EXPECTED),
+    }
+    let uri: Uri = text.parse().map_err(|cause| anyhow!("{cause}: {EXPECTED}"))?;
+    let Some(authority) = uri.authority() else {
+        bail!(EXPECTED);
+    };
+    ensure!(
+        !authority.as_str().contains('@'),
+        "a user cannot be named there: {EXPECTED}"
+    );
+    let (host, port) = match authority.as_str().rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority.as_str(), None),
+    };
+    let host_is_good = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && !host.contains(':'),
+    };
+    ensure!(host_is_good, EXPECTED);
+    let port = match port.map_or(Ok(80), parse_port) {
+        Ok(port) if port > 0 => port,
+        _ => bail!("the port has to be 1 to 65535"),
+    };
+    let target = match uri.path_and_query() {
+        Some(target) if target != "/" => target.clone(),
+        _ => PathAndQuery::from_static("/health"),
+    };
+    Ok(Url {
+        host: host.to_owned(),
+        port,
+        target,
+    })
 }
 
 #[cfg(test)]
@@ -133,12 +202,68 @@ mod tests {
     }
 
     #[test]
+    fn what_may_take_no_time_is_refused() {
+        assert_eq!(parse_limit("2s"), Ok(Duration::from_secs(2)));
+        for bad in ["0s", "0ms", "2", ""] {
+            assert!(parse_limit(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn a_port_is_a_whole_number_from_0_to_65535() {
         for (given, read) in [("0", 0), ("8000", 8000), (" 65535\n", 65535), ("08000", 8000)] {
             assert_eq!(parse_port(given), Ok(read), "{given:?}");
         }
         for bad in ["", " ", "65536", "70000", "-1", "+1", "x", "80 00", "٣"] {
             assert!(parse_port(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_http_and_has_a_port_and_a_path_of_its_own_or_the_usual_ones() {
+        for (given, read) in [
+            ("http://127.0.0.1:8000/health", "http://127.0.0.1:8000/health"),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000/health"),
+            ("http://127.0.0.1:8000/", "http://127.0.0.1:8000/health"),
+            (" HTTP://localhost ", "http://localhost:80/health"),
+            ("http://[::1]:8000", "http://[::1]:8000/health"),
+            ("http://[::1]", "http://[::1]:80/health"),
+            (
+                "http://facade_1.local:8000/a/b?c=d#e",
+                "http://facade_1.local:8000/a/b?c=d",
+            ),
+        ] {
+            assert_eq!(parse_url(given).unwrap().to_string(), read, "{given:?}");
+        }
+        for bad in [
+            "",
+            " ",
+            "8000",
+            "127.0.0.1:8000",
+            "127.0.0.1:8000/health",
+            "/health",
+            "https://127.0.0.1:8000",
+            "ftp://a",
+            "http://",
+            "http://:8000",
+            "http:///health",
+            "http://a:0",
+            "http://a:",
+            "http://a:70000",
+            "http://a:+1",
+            "http://a:x",
+            "http://a:1:2",
+            "http://::1:8000",
+            "http://[::1:8000",
+            "http://[a]:8000",
+            "http://user@a:8000",
+            "http://a b",
+            "http://ä:8000",
+            "http://a:8000/ä b",
+            "http://a\n:8000",
+        ] {
+            let error = parse_url(bad).map(|url| url.to_string());
+            assert!(error.is_err(), "{bad:?}: {error:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod deadline;
 pub mod facade;
+pub mod health;
 mod instance;
 mod listing;
 pub mod logging;
@@ -9,6 +10,7 @@ mod mailbox;
 pub mod messages;
 mod opening;
 pub mod populate_kv;
+pub mod status;
 
 /// The services that instances register as, by role.
 const FACADE_SERVICE: &str = "facade-service";
