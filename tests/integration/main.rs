@@ -15,6 +15,7 @@ mod engines;
 mod facade;
 mod hazelcast;
 mod health;
+mod help;
 mod http;
 mod logging;
 mod logging_lifecycle;
