@@ -1,16 +1,21 @@
 //! The command line: every option with its environment variable, its unit and its default.
 
+mod values;
+
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use self::values::Url;
+use self::values::{parse_advertised, parse_duration, parse_host, parse_key, parse_limit, parse_port, parse_url};
 use crate::config::{self, KEYS, Key};
 use crate::engine::consul::{self, ConsulOptions, Token};
-use crate::{engine, telemetry};
+use crate::telemetry;
 
 /// What `--help` says of the variables that have no option.
 const CONSUL_HELP: &str = "\
@@ -18,14 +23,38 @@ Environment variables for Consul that have no option:
   CONSUL_HOST, CONSUL_PORT   its address, where --consul and CONSUL_HTTP_ADDR are not given
   CONSUL_HTTP_TOKEN          the ACL token to use
   CONSUL_CACERT              PEM file with the authorities to trust instead of the public ones
-  CONSUL_CLIENT_CERT         PEM file with the certificate to present, with
-  CONSUL_CLIENT_KEY          PEM file with its private key
+  CONSUL_CLIENT_CERT         PEM file with the certificate to present
+  CONSUL_CLIENT_KEY          PEM file with the private key of that certificate
 
 An environment variable that is empty counts as not given.";
 
-/// A message system in one executable: its roles are the subcommands.
+/// What `svc help` says below the commands.
+const SYSTEM_HELP: &str = "\
+A system needs Consul and two Hazelcast clusters. Run populate-kv once, then as
+many of facade, logging and messages as you like, in any order; status shows
+them. `svc help COMMAND` says more.
+
+Exit codes:
+  0    all went well
+  1    it failed: standard error says what happened, and what to do
+  2    misuse: an option or its value, or the environment variable for it
+  130  a second SIGINT or SIGTERM ended it";
+
+/// What `svc help status` says of its output.
+const STATUS_HELP: &str = "\
+With --json: an array, empty where nobody is registered, of one object per instance:
+  service, instance   its service, and its id there
+  address             host:port, or null where it has none that could be called
+  health              passing, warning or critical
+  reason              what the check says that does not pass, or null
+  since               when it began to serve, RFC 3339 in UTC, or null
+  version             of svc; null where it is of another origin
+
+Exits 0 where the registry could be read, whatever is in it.";
+
+/// A message system in one executable
 #[derive(Debug, Parser)]
-#[command(name = "svc", version, propagate_version = true, max_term_width = 120)]
+#[command(name = "svc", version, propagate_version = true, max_term_width = 120, after_help = SYSTEM_HELP)]
 pub struct Cli {
     /// Which role to take.
     #[command(subcommand)]
@@ -67,6 +96,19 @@ pub enum Role {
     /// where its value differs from what was asked for. Safe to run again at any time.
     #[command(after_help = CONSUL_HELP)]
     PopulateKv(PopulateKvOptions),
+
+    /// Show who is registered in Consul, how they are, and since when they serve
+    ///
+    /// A table of all instances of facade-service, logging-service and messages-service, also those that nobody calls
+    /// since a check fails, and those of another origin; what is not known of one is shown as -. Below it stands what a
+    /// check says that does not pass.
+    #[command(after_help = format!("{STATUS_HELP}\n\n{CONSUL_HELP}"))]
+    Status(StatusOptions),
+
+    /// Ask a URL once, and exit 0 where the answer is 200: the health check of a container
+    ///
+    /// Otherwise it exits 1 and says on one line what answered, or why nobody did.
+    Health(HealthOptions),
 }
 
 /// Options of `svc populate-kv`.
@@ -80,13 +122,42 @@ pub struct PopulateKvOptions {
     #[command(flatten)]
     pub start: StartArgs,
 
-    /// Replace the keys that exist
+    /// Replace the values of keys that exist
     #[arg(long)]
     pub overwrite: bool,
 
     /// What to write.
     #[command(flatten)]
     pub values: KeyValues,
+}
+
+/// Options of `svc status`.
+#[derive(Args, Debug)]
+pub struct StatusOptions {
+    /// The registry.
+    #[command(flatten)]
+    pub consul: ConsulArgs,
+
+    /// How long to wait for Consul where it is not there: a number and ms, s, m or h; 0s tries once
+    // Not by SVC_WAIT, which is for starts: whoever asks wants an answer now.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    pub wait: Duration,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `svc health`.
+#[derive(Args, Debug)]
+pub struct HealthOptions {
+    /// What to ask.
+    #[arg(help = "What to ask: http://host[:port][/path]; without a path it is /health", value_parser = parse_url)]
+    pub url: Url,
+
+    /// How long the answer may take: a number and ms, s, m or h
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_limit)]
+    pub timeout: Duration,
 }
 
 /// Options of the roles that serve: facade, logging and messages.
@@ -101,7 +172,7 @@ pub struct InstanceOptions {
     pub consul: ConsulArgs,
 
     /// Members of the role's Hazelcast cluster, which keeps the logs for logging and has the queue for facade and
-    /// messages: comma list of host:port [default: what the KV store names]
+    /// messages: comma list of host:port [default: the members that the settings name]
     #[arg(
         long,
         env = "HZ_NETWORK_PUBLICADDRESS",
@@ -125,10 +196,10 @@ pub struct Listen {
 
     /// HTTP port; 0 takes a free one and says which
     // Its default is the role's: see `Role`.
-    #[arg(long, env = "PORT")]
+    #[arg(long, env = "PORT", value_parser = parse_port)]
     pub port: u16,
 
-    /// Host name or address that others call it by [default: the bound address, or this host's name where that is 0.0.0.0]
+    /// Host name or address that others call it by [default: the bound address, or the host's name where that is 0.0.0.0]
     // An IPv6 address is kept without brackets.
     #[arg(long, env = "SVC_ADVERTISE", value_name = "HOST", value_parser = parse_advertised)]
     pub advertise: Option<String>,
@@ -150,9 +221,9 @@ pub struct StartArgs {
 /// Where Consul is. The rest of it is in the environment only: nobody should have a token on a command line.
 #[derive(Args, Debug)]
 pub struct ConsulArgs {
-    /// Consul's HTTP address, with or without http:// or https:// [default: 127.0.0.1:8500]
     // Read by `options`, not here: where it is malformed, clap would show it with whatever secret is in it.
     #[arg(long, env = "CONSUL_HTTP_ADDR", hide_env_values = true, value_name = "ADDRESS")]
+    #[arg(help = "Consul's HTTP address, with or without http:// or https:// [default: http://127.0.0.1:8500]")]
     consul: Option<String>,
     #[arg(skip = environment("CONSUL_HOST"))]
     host: Option<OsString>,
@@ -172,14 +243,13 @@ impl ConsulArgs {
     /// What was given, as the engine takes it.
     ///
     /// # Errors
-    /// Where `--consul`, or `CONSUL_HOST` and `CONSUL_PORT`, make no address.
+    /// [`Misuse`] where `--consul`, or `CONSUL_HOST` and `CONSUL_PORT`, make no address.
     pub fn options(&self) -> anyhow::Result<ConsulOptions> {
         let address = match &self.consul {
-            Some(address) => {
-                consul::parse_address(address).context("--consul or CONSUL_HTTP_ADDR is no address of Consul")?
-            }
+            Some(address) => consul::parse_address(address)
+                .context(Misuse::new("--consul or CONSUL_HTTP_ADDR is no address of Consul"))?,
             None => address_of(self.host.as_ref(), self.port.as_ref())
-                .context("CONSUL_HOST and CONSUL_PORT make no address of Consul")?,
+                .context(Misuse::new("CONSUL_HOST and CONSUL_PORT make no address of Consul"))?,
         };
         Ok(ConsulOptions {
             address,
@@ -217,7 +287,7 @@ impl Args for KeyValues {
                         } else {
                             "NAME"
                         })
-                        .help(key.meaning)
+                        .help(format!("{} (key {})", key.meaning, key.name))
                         .value_parser(move |value: &str| key.check(value).map(|()| value.trim().to_owned())),
                 )
             })
@@ -252,9 +322,66 @@ impl Cli {
     }
 
     fn read_from(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let matches = without_empty_variables(Self::command()).try_get_matches_from(arguments)?;
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let command = without_empty_variables(Self::command());
+        let matches = command
+            .clone()
+            .try_get_matches_from(&arguments)
+            .map_err(|error| name_the_source(error, &command, &arguments))?;
         Self::from_arg_matches(&matches)
     }
+}
+
+/// The command line or the environment cannot be used, which shows only after both were read. Its exit code is that of
+/// any misuse: [`Misuse::EXIT_CODE`].
+#[derive(Debug)]
+pub struct Misuse(String);
+
+impl Misuse {
+    /// That of the parser, too.
+    pub const EXIT_CODE: u8 = 2;
+
+    /// Says what cannot be used.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// Says of a value that cannot be used if it comes from the environment: the message names an option that nobody gave.
+fn name_the_source(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
+    if error.kind() != ErrorKind::ValueValidation {
+        return error;
+    }
+    let shown = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(shown)) => shown.as_str(),
+        _ => return error,
+    };
+    let Some(option) = shown.split(' ').next().and_then(|option| option.strip_prefix("--")) else {
+        return error;
+    };
+    let is_given = arguments.iter().any(|argument| {
+        let argument = argument.to_string_lossy();
+        let given = argument.split('=').next().and_then(|given| given.strip_prefix("--"));
+        given == Some(option)
+    });
+    let commands = std::iter::once(command).chain(command.get_subcommands());
+    let variable = commands
+        .flat_map(Command::get_arguments)
+        .find(|arg| arg.get_long() == Some(option) && arg.get_env().is_some())
+        .and_then(Arg::get_env);
+    if let (false, Some(variable)) = (is_given, variable) {
+        let tip = format!("the value comes from the environment variable {}", variable.display());
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// Takes the variables that are empty off the options: `FOO=` is how compose files say that `FOO` is not given.
@@ -281,63 +408,6 @@ fn address_of(host: Option<&OsString>, port: Option<&OsString>) -> anyhow::Resul
     consul::parse_address(&format!("http://{host}:{port}"))
 }
 
-fn parse_key(key: &str) -> anyhow::Result<String> {
-    engine::check_key(key).map(|()| key.to_owned())
-}
-
-fn parse_host(host: &str) -> Result<String, &'static str> {
-    let host = host.trim();
-    if host.is_empty() {
-        Err("a host name or an address is needed")
-    } else {
-        Ok(host.to_owned())
-    }
-}
-
-/// Reads a host name or an address; the brackets of an IPv6 address are not part of it.
-fn parse_advertised(host: &str) -> anyhow::Result<String> {
-    let host = host.trim();
-    if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        ensure!(
-            !address.is_unspecified(),
-            "{host} stands for all addresses of a host, and nobody can call that"
-        );
-        return Ok(address.to_string());
-    }
-    let is_good = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
-    ensure!(
-        !host.is_empty() && host.bytes().all(is_good),
-        "expected a host name or an address, without a port"
-    );
-    Ok(host.to_owned())
-}
-
-/// Reads a whole number and its unit: `250ms`, `60s`, `5m`, `1h`.
-fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    const EXPECTED: &str = "expected a whole number and its unit, ms, s, m or h: 60s";
-    let text = text.trim();
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or(EXPECTED)?;
-    let (number, unit) = text.split_at(unit_at);
-    let number: u64 = if number.is_empty() {
-        Err(EXPECTED)
-    } else {
-        number.parse().map_err(|_| "it is too long")
-    }?;
-    let seconds = |factor: u64| {
-        number
-            .checked_mul(factor)
-            .map(Duration::from_secs)
-            .ok_or("it is too long")
-    };
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => seconds(1),
-        "m" => seconds(60),
-        "h" => seconds(60 * 60),
-        _ => Err(EXPECTED),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,42 +422,6 @@ mod tests {
     #[test]
     fn verify_cli() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_duration_needs_a_whole_number_and_a_unit() {
-        for (given, milliseconds) in [
-            ("0s", 0),
-            ("250ms", 250),
-            ("60s", 60_000),
-            (" 5m ", 300_000),
-            ("1h", 3_600_000),
-            ("007s", 7_000),
-        ] {
-            assert_eq!(
-                parse_duration(given),
-                Ok(Duration::from_millis(milliseconds)),
-                "{given:?}"
-            );
-        }
-        for bad in [
-            "",
-            "s",
-            "60",
-            "60 s",
-            "1.5s",
-            "-1s",
-            "+1s",
-            "1d",
-            "1S",
-            "1ms2",
-            "1s 2s",
-            "99999999999999999999s",
-            "18446744073709551615h",
-            "٣s",
-        ] {
-            assert!(parse_duration(bad).is_err(), "{bad:?}");
-        }
     }
 
     #[test]
@@ -411,7 +445,7 @@ mod tests {
             Role::Facade(options) => options.listen.port,
             Role::Logging(options) => options.listen.port,
             Role::Messages(options) => options.listen.port,
-            Role::PopulateKv(_) => panic!("it listens nowhere"),
+            Role::PopulateKv(_) | Role::Status(_) | Role::Health(_) => panic!("it listens nowhere"),
         };
         assert_eq!(["facade", "logging", "messages"].map(port), [8000, 8100, 8180]);
     }
@@ -428,24 +462,6 @@ mod tests {
         );
         let error = read(&["logging", "--hazelcast", "a:1,b"]).unwrap_err();
         assert!(error.contains("\"b\" is no member"), "{error}");
-    }
-
-    #[test]
-    fn what_others_call_an_instance_by_is_one_host_without_a_port() {
-        for (given, read) in [
-            ("logging-1", "logging-1"),
-            (" a_b.local ", "a_b.local"),
-            ("10.0.0.1", "10.0.0.1"),
-            ("[::1]", "::1"),
-            ("FE80::1", "fe80::1"),
-        ] {
-            assert_eq!(parse_advertised(given).unwrap(), read, "{given:?}");
-        }
-        for bad in [
-            "", " ", "0.0.0.0", "::", "[::]", "a:1", "http://a", "a/b", "a b", "a,b", "ä", "[a]", "user@a",
-        ] {
-            assert!(parse_advertised(bad).is_err(), "{bad:?}");
-        }
     }
 
     #[test]

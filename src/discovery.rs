@@ -200,7 +200,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::engine::{Registration, Unavailable};
+    use crate::engine::{Listed, Registration, Unavailable};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -214,6 +214,10 @@ mod tests {
             "a registry".to_owned()
         }
 
+        fn advice(&self) -> String {
+            "start it".to_owned()
+        }
+
         fn register<'a>(&'a self, _: &'a Registration) -> BoxFuture<'a, Result<()>> {
             unreachable!("discovery registers nobody")
         }
@@ -224,6 +228,10 @@ mod tests {
 
         fn deregister<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<()>> {
             unreachable!("discovery takes nobody out")
+        }
+
+        fn all<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Listed>>> {
+            unreachable!("discovery follows, it does not list")
         }
 
         fn watch<'a>(&'a self, service: &'a str) -> BoxStream<'a, Answer> {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use svc::cli::{Cli, Role};
+use svc::cli::{Cli, Misuse, Role};
 use svc::{roles, shutdown, telemetry};
 
 fn main() -> ExitCode {
@@ -12,7 +12,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
-            ExitCode::FAILURE
+            if error.is::<Misuse>() {
+                Misuse::EXIT_CODE.into()
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -20,17 +24,22 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     telemetry::start(&cli.log)?;
     let runtime = tokio::runtime::Runtime::new().context("the asynchronous runtime cannot be started")?;
-    let outcome = runtime.block_on(shutdown::run(|stop| async {
-        match cli.role {
-            Role::Facade(options) => roles::facade::run(options, stop).await,
-            Role::Logging(options) => roles::logging::run(options, stop).await,
-            Role::Messages(options) => roles::messages::run(options, stop).await,
-            Role::PopulateKv(options) => roles::populate_kv::run(options, stop).await,
-        }
-    }));
+    let outcome = runtime.block_on(take(cli.role));
     // A look-up of a host name may still be under way, and nobody waits for it.
     runtime.shutdown_background();
     outcome
+}
+
+/// Runs the role to its end. What serves or writes stops cleanly by a signal; what only asks ends at once.
+async fn take(role: Role) -> anyhow::Result<()> {
+    match role {
+        Role::Facade(options) => shutdown::run(|stop| roles::facade::run(options, stop)).await,
+        Role::Logging(options) => shutdown::run(|stop| roles::logging::run(options, stop)).await,
+        Role::Messages(options) => shutdown::run(|stop| roles::messages::run(options, stop)).await,
+        Role::PopulateKv(options) => shutdown::run(|stop| roles::populate_kv::run(options, stop)).await,
+        Role::Status(options) => roles::status::run(options).await,
+        Role::Health(options) => roles::health::run(options).await,
+    }
 }
 
 /// What happened, and below it why and what to do: the last word of the process is for people, whatever the log filter says.

@@ -162,6 +162,7 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::time::SystemTime;
 
     use anyhow::anyhow;
     use futures_util::FutureExt;
@@ -169,7 +170,7 @@ mod tests {
     use futures_util::stream::BoxStream;
 
     use super::*;
-    use crate::engine::{Instance, Unavailable};
+    use crate::engine::{Instance, Listed, Unavailable};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -237,6 +238,10 @@ mod tests {
             "a registry".to_owned()
         }
 
+        fn advice(&self) -> String {
+            "start it".to_owned()
+        }
+
         fn register<'a>(&'a self, _: &'a Registration) -> BoxFuture<'a, Result<()>> {
             self.call(["register", "registered"], |state| {
                 state.knows = true;
@@ -261,6 +266,10 @@ mod tests {
             .boxed()
         }
 
+        fn all<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Listed>>> {
+            unreachable!("registering lists nobody")
+        }
+
         fn watch<'a>(&'a self, _: &'a str) -> BoxStream<'a, Result<Vec<Instance>>> {
             unreachable!("registering watches nobody")
         }
@@ -272,6 +281,7 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port: 1,
             version: "1".to_owned(),
+            since: SystemTime::UNIX_EPOCH,
         };
         Registered::keep(registry.clone(), registration)
     }

@@ -1,5 +1,8 @@
 //! [`Registry`]: who is there.
 
+use std::fmt::Write;
+use std::time::SystemTime;
+
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
@@ -16,6 +19,8 @@ pub struct Registration {
     pub port: u16,
     /// The version of this executable: what tells our instances from those of another origin.
     pub version: String,
+    /// When this process began to serve; the registry keeps whole seconds. A registration that is repeated keeps it.
+    pub since: SystemTime,
 }
 
 impl Registration {
@@ -38,10 +43,62 @@ pub struct Instance {
     pub version: Option<String>,
 }
 
+/// How an instance does by the registry's checks: as its worst check has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It can be called.
+    Passing,
+    /// It is not called; a check warns.
+    Warning,
+    /// It is not called; a check fails.
+    Critical,
+}
+
+impl Condition {
+    /// The registry's own word for it: `passing`, `warning` or `critical`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// An instance that is registered, whether or not anybody would call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id; any text, where it is of another origin.
+    pub id: String,
+    /// `host:port`, an IPv6 address in brackets; `None` where it registered nothing that could be called.
+    pub address: Option<String>,
+    /// The version of `svc` that it runs; `None` where it is of another origin.
+    pub version: Option<String>,
+    /// How it does.
+    pub condition: Condition,
+    /// What the check says that makes it so, on one line; `None` where it passes.
+    pub reason: Option<String>,
+    /// When its process began to serve; `None` where it does not say so.
+    pub since: Option<SystemTime>,
+}
+
+/// A time in RFC 3339, UTC, whole seconds: `2026-11-25T01:41:57Z`. `None` outside the years 1970 to 9999, which have no
+/// such text.
+pub fn rfc3339(at: SystemTime) -> Option<String> {
+    at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let mut text = String::new();
+    // A year past 9999 is an error, which `to_string` would panic at.
+    write!(text, "{}", humantime::format_rfc3339_seconds(at)).ok()?;
+    Some(text)
+}
+
 /// The registry that all instances share. Every call has a deadline of its own, a few seconds.
 pub trait Registry: Send + Sync {
     /// Which engine this is, and where, for people: `Consul at http://127.0.0.1:8500`.
     fn describe(&self) -> String;
+
+    /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
+    fn advice(&self) -> String;
 
     /// Registers an instance as one that can take requests now, in the place of whatever stood under its id.
     fn register<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, Result<()>>;
@@ -52,8 +109,27 @@ pub trait Registry: Send + Sync {
     /// Takes an instance out. It is no error if there is none of this id.
     fn deregister<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
 
+    /// All instances of a service as they stand now, in the order of their ids: also those that nobody would call.
+    fn all<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Vec<Listed>>>;
+
     /// The live instances of a service, in the order of their ids: at once, then whenever they change, and every few
     /// seconds as they are, which tells that they are known. An error is one failed attempt to learn of them, and says
     /// nothing of the instances; the stream goes on, paced by the adapter, and never ends.
     fn watch<'a>(&'a self, service: &'a str) -> BoxStream<'a, Result<Vec<Instance>>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_time_without_a_text_is_none_and_no_panic() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(rfc3339(at(0)).as_deref(), Some("1970-01-01T00:00:00Z"));
+        assert_eq!(rfc3339(at(253_402_300_799)).as_deref(), Some("9999-12-31T23:59:59Z"));
+        assert_eq!(rfc3339(at(253_402_300_800)), None);
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH - Duration::from_nanos(1)), None);
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use futures_util::FutureExt;
@@ -91,6 +91,7 @@ impl Bound {
             host: advertised(advertise, address),
             port: address.port(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: SystemTime::now(),
         };
         Ok(Self {
             role,
@@ -155,6 +156,10 @@ async fn live(
     }
     // Before it is registered, since whoever finds it in the registry may send at once.
     health.ready();
+    let registration = Registration {
+        since: SystemTime::now(),
+        ..registration
+    };
     let registered = Registered::keep(registry, registration);
     tokio::select! {
         _ = registered.first(REGISTER_LIMIT) => {

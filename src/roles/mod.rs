@@ -3,12 +3,14 @@
 mod deadline;
 pub mod facade;
 mod followed;
+pub mod health;
 mod instance;
 mod listing;
 pub mod logging;
 pub mod messages;
 mod opening;
 pub mod populate_kv;
+pub mod status;
 
 /// The services that instances register as, by role.
 const FACADE_SERVICE: &str = "facade-service";

@@ -2,10 +2,10 @@
 
 use std::future::Future;
 
-use anyhow::{anyhow, ensure};
+use anyhow::{anyhow, bail};
 use tracing::{info, warn};
 
-use crate::cli::PopulateKvOptions;
+use crate::cli::{Misuse, PopulateKvOptions};
 use crate::config::{self, READY_VALUE};
 use crate::engine::{self, Result, Settings};
 use crate::wait::Wait;
@@ -29,10 +29,11 @@ fn with_ready_key(options: &PopulateKvOptions) -> anyhow::Result<Vec<(&str, &str
     let ready_key = options.start.ready_key.as_str();
     let mut values: Vec<_> = options.values.iter().map(|(key, value)| (key.name, value)).collect();
     let is_taken = values.iter().any(|(key, _)| *key == ready_key);
-    ensure!(
-        !is_taken,
-        "the key {ready_key} has a meaning already: name another one by --ready-key"
-    );
+    if is_taken {
+        bail!(Misuse::new(format!(
+            "the key {ready_key} has a meaning already: name another one by --ready-key"
+        )));
+    }
     values.push((ready_key, READY_VALUE));
     Ok(values)
 }

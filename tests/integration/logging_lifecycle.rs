@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use anyhow::anyhow;
 use futures_util::future::BoxFuture;
@@ -129,6 +130,10 @@ impl Registry for Desk {
         "a desk".to_owned()
     }
 
+    fn advice(&self) -> String {
+        "come again after lunch".to_owned()
+    }
+
     fn register<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, engine::Result<()>> {
         self.answer(|registered| registered.push(registration.clone()))
     }
@@ -139,6 +144,10 @@ impl Registry for Desk {
 
     fn deregister<'a>(&'a self, id: &'a str) -> BoxFuture<'a, engine::Result<()>> {
         self.answer(|registered| registered.retain(|known| known.id() != id))
+    }
+
+    fn all<'a>(&'a self, _: &'a str) -> BoxFuture<'a, engine::Result<Vec<engine::Listed>>> {
+        unreachable!("an instance of the log lists no other")
     }
 
     fn watch<'a>(&'a self, _: &'a str) -> BoxStream<'a, engine::Result<Vec<engine::Instance>>> {
@@ -340,6 +349,7 @@ async fn an_instance_is_registered_once_it_is_open_by_the_address_that_it_bound(
     let mut instance = Instance::start().await;
     assert_eq!(instance.get("/health").await.status, 503);
     assert_eq!(instance.registry.registered(), []);
+    let opened = SystemTime::now();
     instance.open(GatedStore::new(None)).await;
     let registry = instance.registry.clone();
     let registered = async {
@@ -353,7 +363,9 @@ async fn an_instance_is_registered_once_it_is_open_by_the_address_that_it_bound(
         host: "127.0.0.1".to_owned(),
         port: instance.address.port(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        since: registry.registered()[0].since,
     };
+    assert!(opened <= expected.since && expected.since <= SystemTime::now());
     assert_eq!(registry.registered(), [expected]);
 }
 

@@ -321,7 +321,7 @@ fn values_that_cannot_be_used_are_refused_before_anything_is_sent() {
         (["--hz-mq-members", "hz-1"], 2, "host:port"),
         (["--hz-mq-queue-name", ""], 2, "empty"),
         (["--ready-key", "with space"], 2, "--ready-key"),
-        (["--ready-key", "mq_name"], 1, "--ready-key"),
+        (["--ready-key", "mq_name"], 2, "--ready-key"),
         (["--wait", "60"], 2, "unit"),
     ] {
         let (text, exit) = run(&mut svc(&server.address, &arguments));

@@ -1,7 +1,7 @@
 //! The registry in Consul, against a real agent and against what a real one never answers.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -40,6 +40,7 @@ fn registration(service: &str, port: u16) -> Registration {
         host: "127.0.0.1".to_owned(),
         port,
         version: "1.2.3".to_owned(),
+        since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_570_917),
     }
 }
 
@@ -83,7 +84,10 @@ async fn the_catalog_shows_an_instance_as_the_contract_has_it() {
         (&service["Address"], &service["Port"]),
         (&json!("127.0.0.1"), &json!(port))
     );
-    assert_eq!(service["Meta"], json!({ "svc": "1.2.3" }));
+    assert_eq!(
+        service["Meta"],
+        json!({ "svc": "1.2.3", "since": "2026-11-25T01:41:57Z" })
+    );
     let checks = AGENT.get("health/checks/shown");
     let [check] = checks.as_array().unwrap().as_slice() else {
         panic!("one check: {checks}");
@@ -118,7 +122,7 @@ async fn what_is_sent_to_the_agent_is_the_check_of_the_contract() {
         "Name": "sent",
         "Address": "127.0.0.1",
         "Port": 8100,
-        "Meta": { "svc": "1.2.3" },
+        "Meta": { "svc": "1.2.3", "since": "2026-11-25T01:41:57Z" },
         "Check": {
             "HTTP": "http://127.0.0.1:8100/health",
             "Interval": "2s",
@@ -159,7 +163,10 @@ async fn a_stale_entry_of_the_same_id_is_replaced_with_all_its_checks() {
     eventually("it passes", || AGENT.passing("stale") == [instance.id()]).await;
     let entry = AGENT.get("health/service/stale")[0].clone();
     assert_eq!(entry["Service"]["Port"], json!(instance.port));
-    assert_eq!(entry["Service"]["Meta"], json!({ "svc": "1.2.3" }));
+    assert_eq!(
+        entry["Service"]["Meta"],
+        json!({ "svc": "1.2.3", "since": "2026-11-25T01:41:57Z" })
+    );
     assert_eq!(entry["Service"]["Tags"], json!([]));
     assert_eq!(AGENT.get("health/checks/stale").as_array().unwrap().len(), 1);
 }
@@ -215,6 +222,27 @@ async fn discovery_sees_instances_pass_fail_and_leave() {
     eventually("what fails is not", || !ids(&discovery).contains(&"other".to_owned())).await;
     registry.deregister(&first.id()).await.unwrap();
     eventually("who left is not", || ids(&discovery) == [second.id()]).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_registered_no_port_hides_no_other() {
+    let registry = registry(&AGENT.address);
+    // Consul leaves the port out of its answer then.
+    AGENT.send(
+        "agent/service/register",
+        &json!({ "ID": "no-port", "Name": "portless" }),
+    );
+    let instance = registration("portless", healthy());
+    registry.register(&instance).await.unwrap();
+    let discovery = Discovery::follow(registry.clone(), "portless");
+    eventually("the other is seen", || ids(&discovery) == [instance.id()]).await;
+    let listed = registry.all("portless").await.unwrap();
+    let shown: Vec<_> = listed
+        .iter()
+        .map(|listed| (listed.id.as_str(), listed.address.as_deref()))
+        .collect();
+    let address = format!("127.0.0.1:{}", instance.port);
+    assert_eq!(shown, [("no-port", None), (&instance.id(), Some(address.as_str()))]);
 }
 
 #[tokio::test]
@@ -363,16 +391,18 @@ async fn calls_to_an_agent_that_says_nothing_end_within_their_deadline() {
     let id = instance.id();
     let mut watch = registry.watch("silent");
     let calls = async {
-        let (registered, known, deregistered, seen) = tokio::join!(
+        let (registered, known, deregistered, listed, seen) = tokio::join!(
             registry.register(&instance),
             registry.is_registered(&id),
             registry.deregister(&id),
+            registry.all("silent"),
             watch.next()
         );
         for error in [
             registered.unwrap_err(),
             known.unwrap_err(),
             deregistered.unwrap_err(),
+            listed.unwrap_err(),
             seen.unwrap().unwrap_err(),
         ] {
             assert!(error.to_string().contains("no answer within 5s"), "{error}");

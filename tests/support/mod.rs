@@ -10,6 +10,7 @@
 )]
 
 pub(crate) mod agent;
+pub(crate) mod command;
 pub(crate) mod delay;
 pub(crate) mod engines;
 pub(crate) mod fake;

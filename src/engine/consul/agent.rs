@@ -1,7 +1,7 @@
-//! [`Registry`] in Consul: our own instances by the agent's API, those of others by [`health`](super::health).
+//! [`Registry`] in Consul: our own instances by the agent's API, those of others by [`health`](super::health) and
+//! [`listing`](super::listing).
 //! <https://developer.hashicorp.com/consul/api-docs/agent/service>
 
-use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
 use anyhow::{Context, ensure};
@@ -15,10 +15,13 @@ use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
 
 use super::{CALL_DEADLINE, Consul, Failure};
-use crate::engine::{Instance, Registration, Registry, Result};
+use crate::engine::{Instance, Listed, Registration, Registry, Result, Settings, rfc3339};
 
 /// Name of the service meta that holds the version of `svc`.
 pub(super) const VERSION_META: &str = "svc";
+
+/// Name of the service meta that holds when the process began to serve: RFC 3339, UTC, whole seconds.
+pub(super) const SINCE_META: &str = "since";
 
 /// How often the agent asks `/health`.
 const CHECK_INTERVAL: &str = "2s";
@@ -33,6 +36,10 @@ const DEREGISTER_AFTER: &str = "1m";
 impl Registry for Consul {
     fn describe(&self) -> String {
         self.name()
+    }
+
+    fn advice(&self) -> String {
+        Settings::advice(self)
     }
 
     fn register<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, Result<()>> {
@@ -55,6 +62,14 @@ impl Registry for Consul {
         async move {
             let deregistered = self.deregister_instance(id).await;
             deregistered.map_err(|error| self.unavailable(error))
+        }
+        .boxed()
+    }
+
+    fn all<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Vec<Listed>>> {
+        async move {
+            let listed = self.list(service).await;
+            listed.map_err(|error| self.unavailable(error))
         }
         .boxed()
     }
@@ -118,6 +133,8 @@ fn check_id(id: &str) -> anyhow::Result<()> {
 }
 
 fn request(registration: &Registration) -> RegisterServiceRequest {
+    let version = (VERSION_META.to_owned(), registration.version.clone());
+    let since = rfc3339(registration.since).map(|since| (SINCE_META.to_owned(), since));
     let check = AgentServiceCheck {
         http: Some(format!(
             "http://{}:{}/health",
@@ -135,14 +152,14 @@ fn request(registration: &Registration) -> RegisterServiceRequest {
         name: Some(registration.service.clone()),
         address: Some(registration.host.clone()),
         port: Some(registration.port.into()),
-        meta: Some(HashMap::from([(VERSION_META.to_owned(), registration.version.clone())])),
+        meta: Some([version].into_iter().chain(since).collect()),
         check: Some(check),
         ..RegisterServiceRequest::default()
     }
 }
 
 /// A host as URLs have it.
-fn url_host(host: &str) -> String {
+pub(super) fn url_host(host: &str) -> String {
     if host.parse::<Ipv6Addr>().is_ok() {
         format!("[{host}]")
     } else {
@@ -198,6 +215,8 @@ impl Endpoint for ReadInstance<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     fn registration(host: &str) -> Registration {
@@ -206,7 +225,23 @@ mod tests {
             host: host.to_owned(),
             port: 8100,
             version: "1.2.3".to_owned(),
+            since: SystemTime::UNIX_EPOCH,
         }
+    }
+
+    #[test]
+    fn the_start_of_the_process_is_told_in_whole_seconds_of_utc() {
+        let told = |since| {
+            let registration = Registration {
+                since,
+                ..registration("::1")
+            };
+            request(&registration).meta.and_then(|mut meta| meta.remove(SINCE_META))
+        };
+        let start = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_570_917_999);
+        assert_eq!(told(start).as_deref(), Some("2026-11-25T01:41:57Z"));
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(told(before), None, "there is no text for it");
     }
 
     #[test]

@@ -79,19 +79,21 @@ struct Entry {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Node {
-    address: String,
+pub(super) struct Node {
+    pub(super) address: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Service {
+pub(super) struct Service {
     #[serde(rename = "ID")]
-    id: String,
+    pub(super) id: String,
     /// Empty where it is that of the node.
-    address: String,
-    port: i64,
-    meta: Option<HashMap<String, String>>,
+    pub(super) address: String,
+    /// Left out where it is 0: whoever registers without a port.
+    #[serde(default)]
+    pub(super) port: i64,
+    pub(super) meta: Option<HashMap<String, String>>,
 }
 
 impl Entry {

@@ -7,6 +7,7 @@ mod agent;
 mod blocking;
 mod health;
 mod kv;
+mod listing;
 
 use std::error::Error;
 use std::fmt;
@@ -258,21 +259,30 @@ fn no_answer(source: &anyhow::Error) -> anyhow::Error {
 
 /// The start of a foreign answer, on one line and in quotes.
 fn excerpt(body: &str) -> String {
-    let mut words = body
+    let line = one_line(body, EXCERPT_CHARS);
+    if line.is_empty() {
+        "with an empty body".to_owned()
+    } else {
+        format!("\"{line}\"")
+    }
+}
+
+/// The first `most` characters of a foreign text, on one line.
+fn one_line(text: &str, most: usize) -> String {
+    let mut words = text
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty());
     let mut line = words.next().unwrap_or_default().to_owned();
     for word in words {
-        if line.len() > EXCERPT_CHARS * 4 {
+        if line.len() > most * 4 {
             break;
         }
         line.push(' ');
         line.push_str(word);
     }
-    match line.char_indices().nth(EXCERPT_CHARS) {
-        _ if line.is_empty() => "with an empty body".to_owned(),
-        Some((end, _)) => format!("\"{}…\"", line.get(..end).unwrap_or_default()),
-        None => format!("\"{line}\""),
+    match line.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
     }
 }
 

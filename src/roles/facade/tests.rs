@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::engine::{Batch, DeliveredPage, Engine, Instance, Item, Offered, Registration, Unavailable};
+use crate::engine::{Batch, DeliveredPage, Engine, Instance, Item, Listed, Offered, Registration, Unavailable};
 use crate::http::request::BodyRoom;
 use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 
@@ -30,6 +30,10 @@ impl Registry for Fixed {
         "a fixed registry".to_owned()
     }
 
+    fn advice(&self) -> String {
+        "leave it as it is".to_owned()
+    }
+
     fn register<'a>(&'a self, _: &'a Registration) -> BoxFuture<'a, engine::Result<()>> {
         unreachable!("the facade's handler registers nothing")
     }
@@ -40,6 +44,10 @@ impl Registry for Fixed {
 
     fn deregister<'a>(&'a self, _: &'a str) -> BoxFuture<'a, engine::Result<()>> {
         unreachable!("the facade's handler registers nothing")
+    }
+
+    fn all<'a>(&'a self, _: &'a str) -> BoxFuture<'a, engine::Result<Vec<Listed>>> {
+        unreachable!("the facade follows, it does not list")
     }
 
     fn watch<'a>(&'a self, service: &'a str) -> BoxStream<'a, engine::Result<Vec<Instance>>> {
