@@ -214,13 +214,14 @@ fn require_json(headers: &HeaderMap) -> Result<(), HttpError> {
 /// 400 where the text is no JSON or gives a field twice; 422 where it is no object, or a field is missing or of the
 /// wrong type.
 pub fn object<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, HttpError> {
-    // An array in the order of the fields would do for serde.
-    let is_object = text.trim_start_matches(JSON_SPACE).starts_with('{');
-    match serde_json::from_str(text) {
-        Ok(value) if is_object => Ok(value),
-        Ok(_) => Err(HttpError::unprocessable("the body is no JSON object")),
-        Err(cause) => Err(json_error(text, &cause)),
+    if text.trim_start_matches(JSON_SPACE).starts_with('{') {
+        return serde_json::from_str(text).map_err(|cause| json_error(text, &cause));
     }
+    // The library would take an array in the order of the fields, and would call an object by the name that it has here.
+    Err(match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => HttpError::unprocessable("the body is no JSON object"),
+        Err(cause) => json_error(text, &cause),
+    })
 }
 
 /// What JSON takes for white space.
@@ -433,6 +434,19 @@ mod tests {
         ];
         for text in texts {
             assert_eq!(status(object::<Named>(text)), StatusCode::BAD_REQUEST, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_called_so_and_in_no_words_of_this_program() {
+        for text in ["null", "1", "1e999", "\"a\"", "[]", "[5]", "[\"a\",1]", " [[]]"] {
+            let refused = object::<Named>(text).unwrap_err();
+            let told = (refused.status(), refused.message());
+            assert_eq!(
+                told,
+                (StatusCode::UNPROCESSABLE_ENTITY, "the body is no JSON object"),
+                "{text}"
+            );
         }
     }
 
