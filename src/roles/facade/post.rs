@@ -23,8 +23,8 @@ const MAX_BODY_BYTES: usize = 7 * 1024 * 1024;
 pub(super) struct Posted {
     /// Its text, and the identifier that it gets: its key, or a new UUIDv7.
     pub(super) message: Message,
-    /// The identifier is the client's: another text under it is a conflict.
-    pub(super) keyed: bool,
+    /// The client's key, where there is one: another text under it is a conflict.
+    pub(super) key: Option<Uuid>,
 }
 
 impl Posted {
@@ -45,7 +45,7 @@ impl Posted {
         let identifier = key.unwrap_or_else(Uuid::now_v7).to_string();
         Ok(Posted {
             message: Message { identifier, text },
-            keyed: key.is_some(),
+            key,
         })
     }
 }
@@ -239,7 +239,8 @@ mod tests {
             let posted = read("?text=a", &[&format!("Idempotency-Key: {key}")], "")
                 .await
                 .unwrap();
-            assert_eq!((posted.message.identifier.as_str(), posted.keyed), (KEY, true));
+            assert_eq!(posted.message.identifier, KEY);
+            assert_eq!(posted.key, Some(KEY.parse().unwrap()));
         }
         for bad in [
             "",
@@ -269,7 +270,7 @@ mod tests {
         assert_ne!(first.message.identifier, second.message.identifier);
         for posted in [first, second] {
             let identifier: Uuid = posted.message.identifier.parse().unwrap();
-            assert_eq!((identifier.get_version_num(), posted.keyed), (7, false));
+            assert_eq!((identifier.get_version_num(), posted.key), (7, None));
         }
     }
 

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::fleet::{Fleet, request};
+use crate::support::fleet::{Fleet, ask, eventually, request};
 use crate::support::raw::{Answer, RawClient};
 
 /// Posts at once, by turns to each facade.
@@ -133,4 +133,24 @@ async fn a_retry_after_the_connection_was_cut_before_the_answer_is_the_same_mess
     assert!(is_taken(facades[0], Uuid::now_v7(), "last").await);
     expected.push("last".to_owned());
     fleet.wait_lists(&expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_under_a_key_is_delivered_also_after_the_logs_were_deleted() {
+    let fleet = Fleet::start(1, 1, 1).await;
+    let facade = fleet.facades[0].address();
+    let key = Uuid::now_v7();
+    assert!(is_taken(facade, key, "first").await);
+    fleet.wait_lists(&["first".to_owned()]).await;
+    assert_eq!(ask(&fleet.logging[0], "DELETE", "/logs", "", "").await.status, 200);
+    // The log knows the key no more, and the list of messages keeps what was delivered under it.
+    assert!(is_taken(facade, key, "second").await);
+    assert!(is_taken(facade, key, "second").await);
+    let [logs, _] = fleet.lists().await;
+    assert_eq!(logs, ["second"]);
+    eventually("both are delivered", async || {
+        let [_, messages] = fleet.lists().await;
+        messages == ["first", "second"]
+    })
+    .await;
 }
