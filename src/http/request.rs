@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::body::Broken;
 use super::reply::HttpError;
@@ -57,8 +58,12 @@ impl BodyRoom {
 pub struct Request {
     head: Parts,
     body: UnsyncBoxBody<Bytes, Broken>,
+    /// What was read of the body to know whether there is any.
+    first: Option<Bytes>,
     /// How long the whole body may take, from the moment on that it is asked for.
     body_timeout: Duration,
+    /// When that is over, once it is asked for.
+    body_due: Option<Instant>,
     room: BodyRoom,
     /// The room that the body takes, from its reading on until the request is dropped.
     taken: Option<OwnedSemaphorePermit>,
@@ -78,7 +83,9 @@ impl Request {
         Request {
             head,
             body: body.map_err(Into::into).boxed_unsync(),
+            first: None,
             body_timeout,
+            body_due: None,
             room,
             taken: None,
         }
@@ -108,9 +115,19 @@ impl Request {
         Query::parse(self.head.uri.query().unwrap_or_default())
     }
 
-    /// Whether there may be a body that is not empty: only one of unknown length may turn out to be empty.
-    pub fn has_body(&self) -> bool {
-        self.body.size_hint().exact() != Some(0)
+    /// Whether there is a body that is not empty. Of one whose length is not announced the first bytes are awaited.
+    ///
+    /// # Errors
+    ///
+    /// 408 where they do not arrive in time, 400 where it breaks off before.
+    pub async fn has_body(&mut self) -> Result<bool, HttpError> {
+        if self.first.is_none() {
+            if let Some(length) = self.body.size_hint().exact() {
+                return Ok(length > 0);
+            }
+            self.first = self.in_time(async |request| request.next_piece().await).await?;
+        }
+        Ok(self.first.is_some())
     }
 
     /// Whether the content type is that of JSON.
@@ -126,13 +143,18 @@ impl Request {
     /// 413 over the limit (before anything is read where the client has announced it), 408 where it does not arrive in
     /// time, 400 where it breaks off, 503 where other bodies have taken the room.
     pub async fn bytes(&mut self, limit: usize) -> Result<Vec<u8>, HttpError> {
+        self.in_time(async |request| request.collect(limit).await).await
+    }
+
+    /// What is read of the body, or a 408 where its time is over before.
+    async fn in_time<T>(&mut self, read: impl AsyncFnOnce(&mut Self) -> Result<T, HttpError>) -> Result<T, HttpError> {
         let body_timeout = self.body_timeout;
-        match tokio::time::timeout(body_timeout, self.collect(limit)).await {
-            Ok(collected) => collected,
-            Err(_) => Err(HttpError::request_timeout(format!(
-                "the body did not arrive within {body_timeout:?}"
-            ))),
-        }
+        let due = *self.body_due.get_or_insert_with(|| Instant::now() + body_timeout);
+        let read = tokio::time::timeout_at(due, read(self)).await;
+        read.unwrap_or_else(|_| {
+            let told = format!("the body did not arrive within {body_timeout:?}");
+            Err(HttpError::request_timeout(told))
+        })
     }
 
     async fn collect(&mut self, limit: usize) -> Result<Vec<u8>, HttpError> {
@@ -143,18 +165,33 @@ impl Request {
         }
         // Neither memory nor room for what is only announced: a client may announce much and send nothing.
         let mut collected = Vec::with_capacity(announced.min(FIRST_BYTES));
+        let mut piece = self.first.take();
+        loop {
+            if piece.is_none() {
+                piece = self.next_piece().await?;
+            }
+            let Some(data) = piece.take() else {
+                return Ok(collected);
+            };
+            if data.len() > limit.saturating_sub(collected.len()) {
+                return Err(too_large());
+            }
+            self.take_room(data.len())?;
+            collected.extend_from_slice(&data);
+        }
+    }
+
+    /// The next bytes of the body, or `None` at its end.
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, HttpError> {
         while let Some(frame) = self.body.frame().await {
             let frame =
                 frame.map_err(|cause| HttpError::bad_request(format!("the body could not be read: {cause}")))?;
-            if let Ok(data) = frame.into_data() {
-                if data.len() > limit.saturating_sub(collected.len()) {
-                    return Err(too_large());
-                }
-                self.take_room(data.len())?;
-                collected.extend_from_slice(&data);
+            match frame.into_data() {
+                Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                _ => {}
             }
         }
-        Ok(collected)
+        Ok(None)
     }
 
     fn take_room(&mut self, bytes: usize) -> Result<(), HttpError> {
@@ -214,13 +251,14 @@ fn require_json(headers: &HeaderMap) -> Result<(), HttpError> {
 /// 400 where the text is no JSON or gives a field twice; 422 where it is no object, or a field is missing or of the
 /// wrong type.
 pub fn object<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, HttpError> {
-    // An array in the order of the fields would do for serde.
-    let is_object = text.trim_start_matches(JSON_SPACE).starts_with('{');
-    match serde_json::from_str(text) {
-        Ok(value) if is_object => Ok(value),
-        Ok(_) => Err(HttpError::unprocessable("the body is no JSON object")),
-        Err(cause) => Err(json_error(text, &cause)),
+    if text.trim_start_matches(JSON_SPACE).starts_with('{') {
+        return serde_json::from_str(text).map_err(|cause| json_error(text, &cause));
     }
+    // The library would take an array in the order of the fields, and would call an object by the name that it has here.
+    Err(match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => HttpError::unprocessable("the body is no JSON object"),
+        Err(cause) => json_error(text, &cause),
+    })
 }
 
 /// What JSON takes for white space.
@@ -433,6 +471,19 @@ mod tests {
         ];
         for text in texts {
             assert_eq!(status(object::<Named>(text)), StatusCode::BAD_REQUEST, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_called_so_and_in_no_words_of_this_program() {
+        for text in ["null", "1", "1e999", "\"a\"", "[]", "[5]", "[\"a\",1]", " [[]]"] {
+            let refused = object::<Named>(text).unwrap_err();
+            let told = (refused.status(), refused.message());
+            assert_eq!(
+                told,
+                (StatusCode::UNPROCESSABLE_ENTITY, "the body is no JSON object"),
+                "{text}"
+            );
         }
     }
 

@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod away;
 mod backups;
 mod deliveries;
 mod heartbeat;

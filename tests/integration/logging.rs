@@ -130,48 +130,6 @@ async fn python_reads_what_was_posted_and_the_log_shows_what_python_wrote() {
 }
 
 #[tokio::test]
-async fn every_instance_shows_all_entries_and_a_delete_removes_them() {
-    let instance = instance().await;
-    let second = Instance::another(&instance.agent);
-    let batch: Vec<Value> = (0..1024)
-        .map(|n| json!({"identifier": format!("k{n}"), "text": format!("v{n}")}))
-        .collect();
-    assert_eq!(instance.post(&json!(batch)).await.status, 201);
-    let listed = ask(&second, "GET", "/logs", "", "").await;
-    assert_eq!(listed.json().as_array().unwrap().len(), 1024);
-    assert_eq!(ask(&second, "DELETE", "/logs", "", "").await.status, 200);
-    assert_eq!(instance.messages().await, BTreeMap::new());
-}
-
-#[tokio::test]
-async fn the_first_text_of_an_identifier_stays_where_that_is_asked_for() {
-    let instance = instance().await;
-    let post = async |text: &str| {
-        let body = json!({"identifier": "k", "text": text}).to_string();
-        instance.ask("POST", "/log", "If-None-Match: *\r\n", &body).await.status
-    };
-    assert_eq!(post("first").await, 201);
-    assert_eq!(post("first").await, 201);
-    assert_eq!(post("second").await, 409);
-    assert_eq!(instance.messages().await["k"], "first");
-    assert_eq!(
-        instance
-            .post(&json!({"identifier": "k", "text": "second"}))
-            .await
-            .status,
-        201
-    );
-    assert_eq!(instance.messages().await["k"], "second");
-
-    let batch = json!([{"identifier": "k", "text": "third"}, {"identifier": "new", "text": "first"}]).to_string();
-    let answer = instance.ask("POST", "/log", "If-None-Match: *\r\n", &batch).await;
-    assert_eq!(answer.status, 207);
-    let expected = json!([{"identifier": "k", "status": 409}, {"identifier": "new", "status": 201}]);
-    assert_eq!(answer.json(), expected);
-    assert_eq!(instance.messages().await["k"], "second");
-}
-
-#[tokio::test]
 async fn members_on_the_command_line_win_over_those_of_the_settings() {
     let instance = instance().await;
     let populate = ["populate-kv", "--consul", &instance.agent.address, "--overwrite"];

@@ -11,6 +11,7 @@
 mod support;
 
 mod consul;
+mod contract;
 mod engines;
 mod facade;
 mod hazelcast;

@@ -33,10 +33,16 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// A fleet of so many instances of each role, all of them ready and known to the facades.
     pub(crate) async fn start(facades: usize, logging: usize, messages: usize) -> Fleet {
+        let members = spawn_blocking(|| members(Engines::shared())).await.unwrap();
+        Self::start_on(members, facades, logging, messages).await
+    }
+
+    /// The same on [`members`] of other engines.
+    pub(crate) async fn start_on(members: [String; 2], facades: usize, logging: usize, messages: usize) -> Fleet {
         let system = spawn_blocking(move || {
             let agent = Agent::start();
             let name = format!("test-{}", Uuid::new_v4());
-            Self::populate(&agent.address, &name);
+            populate(&agent.address, &name, &members);
             let start = |role: &str, count: usize| -> Vec<Svc> {
                 let arguments = [role, "--port", "0", "--consul", &agent.address, "--log", "svc=debug"];
                 (0..count).map(|_| Svc::start(&arguments, &[])).collect()
@@ -61,17 +67,7 @@ impl Fleet {
 
     /// Writes the settings for a map and a queue of this name into the agent there. Blocks.
     pub(crate) fn populate(agent: &str, name: &str) {
-        let engines = Engines::shared();
-        let keys = [
-            ("--hz-logging-members", engines.logging.addresses()),
-            ("--hz-mq-members", engines.mq.addresses()),
-            ("--hz-logging-mapping-name", name.to_owned()),
-            ("--hz-mq-queue-name", name.to_owned()),
-        ];
-        let keys = keys.iter().flat_map(|(option, value)| [*option, value.as_str()]);
-        let arguments: Vec<&str> = ["populate-kv", "--consul", agent].into_iter().chain(keys).collect();
-        let populated = Svc::start(&arguments, &[]);
-        assert!(populated.wait_exit(SOON).success(), "{}", populated.output());
+        populate(agent, name, &members(Engines::shared()));
     }
 
     /// The agent that they are registered in.
@@ -116,6 +112,23 @@ impl Fleet {
         })
         .await;
     }
+}
+
+/// The members of both clusters, as the settings name them: of `logging`, and of `mq`.
+pub(crate) fn members(engines: &Engines) -> [String; 2] {
+    [engines.logging.addresses(), engines.mq.addresses()]
+}
+
+fn populate(agent: &str, name: &str, [logging, mq]: &[String; 2]) {
+    let keys = [
+        ["--hz-logging-members", logging],
+        ["--hz-mq-members", mq],
+        ["--hz-logging-mapping-name", name],
+        ["--hz-mq-queue-name", name],
+    ];
+    let arguments = [&["populate-kv", "--consul", agent][..], &keys.concat()].concat();
+    let populated = Svc::start(&arguments, &[]);
+    assert!(populated.wait_exit(SOON).success(), "{}", populated.output());
 }
 
 /// Waits until `condition` holds, for as long as [`SOON`].

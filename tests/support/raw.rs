@@ -67,7 +67,23 @@ impl RawClient {
         timeout(DEADLINE, self.read_answer()).await.expect("no answer in time")
     }
 
+    /// The head of an answer, without a body: what comes for a `HEAD`, or before a body that the caller reads.
+    pub(crate) async fn head(&mut self) -> Answer {
+        timeout(DEADLINE, self.read_head()).await.expect("no answer in time")
+    }
+
     async fn read_answer(&mut self) -> Answer {
+        let mut answer = self.read_head().await;
+        if answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = self.read_chunks().await;
+        } else if let Some(length) = answer.header("content-length") {
+            answer.body = vec![0; length.parse().unwrap()];
+            self.0.read_exact(&mut answer.body).await.unwrap();
+        }
+        answer
+    }
+
+    async fn read_head(&mut self) -> Answer {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             match self.0.read_u8().await {
@@ -82,18 +98,11 @@ impl RawClient {
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        let mut answer = Answer {
+        Answer {
             status,
             headers,
             body: Vec::new(),
-        };
-        if answer.header("transfer-encoding") == Some("chunked") {
-            answer.body = self.read_chunks().await;
-        } else if let Some(length) = answer.header("content-length") {
-            answer.body = vec![0; length.parse().unwrap()];
-            self.0.read_exact(&mut answer.body).await.unwrap();
         }
-        answer
     }
 
     async fn read_chunks(&mut self) -> Vec<u8> {

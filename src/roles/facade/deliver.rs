@@ -33,19 +33,16 @@ const OFFER_PAUSE: Duration = Duration::from_millis(100);
 /// 409 where another text is logged under the client's key. 503 where the mailbox is known to be away (nothing is logged
 /// then), or one of the two could not be done in time.
 pub(super) async fn deliver(parts: &Parts, posted: Posted) -> Result<Message, HttpError> {
-    let Posted { message, keyed } = posted;
+    let Posted { message, key } = posted;
     // The one in use now: a batch whose outcome is unknown is offered again to the same one.
     let mailbox = parts.mailbox.now();
     mailbox.check()?;
     let deadline = Instant::now() + DEADLINE;
-    log(parts, &message, keyed, deadline).await?;
-    let id = if keyed {
-        message.identifier.clone()
-    } else {
-        Uuid::now_v7().to_string()
-    };
+    log(parts, &message, key.is_some(), deadline).await?;
+    // A retry is the same batch, and another text another one: the mailbox remembers what the log may have forgotten.
+    let id = key.map_or_else(Uuid::now_v7, |key| Uuid::new_v5(&key, message.text.as_bytes()));
     let batch = Batch {
-        id,
+        id: id.to_string(),
         messages: vec![message.clone()],
     };
     offer(&*mailbox, &batch, deadline).await?;

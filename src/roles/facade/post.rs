@@ -23,8 +23,8 @@ const MAX_BODY_BYTES: usize = 7 * 1024 * 1024;
 pub(super) struct Posted {
     /// Its text, and the identifier that it gets: its key, or a new UUIDv7.
     pub(super) message: Message,
-    /// The identifier is the client's: another text under it is a conflict.
-    pub(super) keyed: bool,
+    /// The client's key, where there is one: another text under it is a conflict.
+    pub(super) key: Option<Uuid>,
 }
 
 impl Posted {
@@ -45,7 +45,7 @@ impl Posted {
         let identifier = key.unwrap_or_else(Uuid::now_v7).to_string();
         Ok(Posted {
             message: Message { identifier, text },
-            keyed: key.is_some(),
+            key,
         })
     }
 }
@@ -77,7 +77,7 @@ async fn text(request: &mut Request) -> Result<String, HttpError> {
         return text_of_body(request).await;
     };
     // Clients send an empty body with whatever content type.
-    if request.has_body() && request.json_object::<Given>(MAX_BODY_BYTES).await?.text {
+    if request.has_body().await? && request.json_object::<Given>(MAX_BODY_BYTES).await?.text {
         return Err(HttpError::bad_request(
             "the text is given both in the query and in the body",
         ));
@@ -90,7 +90,7 @@ async fn text_of_body(request: &mut Request) -> Result<String, HttpError> {
     struct Body {
         text: String,
     }
-    if !request.has_body() && !request.is_json() {
+    if !request.is_json() && !request.has_body().await? {
         return Err(HttpError::unprocessable(
             "the text is missing: it is the query's text, or that of a JSON object in the body",
         ));
@@ -239,7 +239,8 @@ mod tests {
             let posted = read("?text=a", &[&format!("Idempotency-Key: {key}")], "")
                 .await
                 .unwrap();
-            assert_eq!((posted.message.identifier.as_str(), posted.keyed), (KEY, true));
+            assert_eq!(posted.message.identifier, KEY);
+            assert_eq!(posted.key, Some(KEY.parse().unwrap()));
         }
         for bad in [
             "",
@@ -269,18 +270,27 @@ mod tests {
         assert_ne!(first.message.identifier, second.message.identifier);
         for posted in [first, second] {
             let identifier: Uuid = posted.message.identifier.parse().unwrap();
-            assert_eq!((identifier.get_version_num(), posted.keyed), (7, false));
+            assert_eq!((identifier.get_version_num(), posted.key), (7, None));
         }
     }
 
     #[tokio::test]
-    async fn a_body_of_unknown_length_counts_as_one() {
-        let body = StreamBody::new(stream::iter([Ok::<_, std::convert::Infallible>(Frame::data(
-            Bytes::from("x"),
-        ))]));
-        let request = hyper::Request::post("/message?text=a").body(body).unwrap();
-        let mut request = Request::new(request, Duration::from_secs(5), BodyRoom::new(10));
-        let refused = Posted::read(&mut request).await.unwrap_err();
+    async fn a_body_of_unknown_length_counts_as_one_unless_it_turns_out_to_be_empty() {
+        let read = async |query: &str, pieces: &[&'static str]| {
+            let pieces: Vec<_> = pieces
+                .iter()
+                .map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(*piece))))
+                .collect();
+            let request = hyper::Request::post(format!("/message{query}")).header("content-type", "text/plain");
+            let request = request.body(StreamBody::new(stream::iter(pieces))).unwrap();
+            let mut request = Request::new(request, Duration::from_secs(5), BodyRoom::new(10));
+            Posted::read(&mut request).await.map(|posted| posted.message.text)
+        };
+        let refused = read("?text=a", &["", "x"]).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert_eq!(read("?text=a", &[]).await.unwrap(), "a");
+        assert_eq!(read("?text=a", &["", ""]).await.unwrap(), "a");
+        let refused = read("", &[""]).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
     }
 }

@@ -286,7 +286,20 @@ async fn a_keyed_message_is_logged_under_its_key_where_the_first_text_stays() {
         (201, json!({ "identifier": KEY, "text": "a" }))
     );
     assert_eq!(good.seen()[0].headers["if-none-match"], "*");
-    assert_eq!(setting.offered()[0].id, KEY);
+}
+
+#[tokio::test]
+async fn a_retry_under_a_key_is_offered_as_the_same_batch_and_another_text_as_another() {
+    let good = peer("good", logged()).await;
+    let setting = Setting::logging(Scripted::default(), &[&good]).await;
+    for text in ["a", "a", "b"] {
+        assert_eq!(setting.post_keyed(text).await.status, 201);
+    }
+    let [first, retry, other] = &setting.offered()[..] else {
+        panic!("three batches")
+    };
+    assert_eq!(first, retry);
+    assert_ne!(first.id, other.id);
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ const MAX_SINGLE_BYTES: usize = 7 * 1024 * 1024;
 /// Stores what is posted.
 ///
 /// One message: 201, or an error. An array: 201 where all are stored, else 207; both with the status of each. Where the
-/// store is away for all of an array, that is a plain 503.
+/// store is away for all of an array, or known to be away before any of it, that is a plain 503.
 pub(super) async fn log(store: &dyn LogStore, mut request: Request) -> Result<Reply, HttpError> {
     let if_present = if_present(&request)?;
     let text = request.json_text(MAX_ARRAY_BYTES).await?;
@@ -58,6 +58,7 @@ fn if_present(request: &Request) -> Result<IfPresent, HttpError> {
 }
 
 async fn log_single(store: &dyn LogStore, message: Message, if_present: IfPresent) -> Result<Reply, HttpError> {
+    store.check()?;
     let message = [message];
     let outcome = append(store, &message, if_present).await.pop();
     let [message] = message;
@@ -83,6 +84,9 @@ async fn log_array(
     let mut refusals = Vec::with_capacity(items.len());
     for item in items {
         refusals.push(item.map(|message| messages.push(message)).err());
+    }
+    if !messages.is_empty() {
+        store.check()?;
     }
     let outcomes = append(store, &messages, if_present).await;
     let (mut away, mut away_count) = (None, 0);

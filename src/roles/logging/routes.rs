@@ -6,6 +6,9 @@
 //! | `GET /logs` | 200, all texts, streamed; with `?full=true` all messages |
 //! | `DELETE /logs` | 200, and the log is empty |
 //! | `GET /health` | 200 while it can take requests, also when the log store is away, which shows in the body |
+//!
+//! Where the log store is known to be away, the 503 comes at once and names it: a facade tries elsewhere before the
+//! store's time is up, and would not hear what is missing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -73,6 +76,7 @@ impl Handler for Logging {
             ("/log", _) => Err(HttpError::method_not_allowed("POST")),
             ("/logs", &Method::GET) => self.list(store, query.flag("full")?).await,
             ("/logs", &Method::DELETE) => {
+                store.check()?;
                 within(&*store, store.clear()).await??;
                 Ok(reply::json(StatusCode::OK, &json!({})))
             }
@@ -100,6 +104,7 @@ fn messages(
     skipped: Arc<AtomicU64>,
 ) -> impl Stream<Item = engine::Result<Vec<Message>>> + Send + 'static {
     async_stream::try_stream! {
+        store.check()?;
         let mut left_out = LeftOut::of("the log", skipped);
         let mut pages = store.all();
         while let Some(page) = within(&*store, pages.next()).await?.transpose()? {

@@ -526,6 +526,34 @@ async fn a_store_that_hangs_is_a_503_within_5_seconds() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_known_to_be_away_is_a_503_at_once_so_that_who_asked_hears_why() {
+    let router = Router::new(MemoryStore {
+        hangs: true,
+        ..MemoryStore::default()
+    });
+    router.store.fail("*");
+    let start = tokio::time::Instant::now();
+    let clear = hyper::Request::delete("/logs").body(Full::default()).unwrap();
+    let replies = [
+        router.get("/logs").await,
+        router.post(message("a", "1")).await,
+        router.post(array(&[("a", "1"), ("b", "2")])).await,
+        router.ask(clear).await,
+    ];
+    assert!(start.elapsed().is_zero(), "{:?}", start.elapsed());
+    for reply in replies {
+        assert_eq!(reply.status(), 503);
+        let said = body(reply).await["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(said, "engine away: a store in memory: connection refused");
+    }
+    assert_eq!(
+        router.post("{").await.status(),
+        400,
+        "what is malformed is so all the same"
+    );
+}
+
 #[tokio::test]
 async fn other_paths_are_a_404_and_other_methods_a_405_that_names_those_there_are() {
     let router = Router::new(MemoryStore::default());
