@@ -19,6 +19,7 @@ mod logging;
 mod logging_lifecycle;
 mod mailbox;
 mod messages;
+mod mixed;
 mod populate_kv;
 mod registry;
 mod story;
