@@ -123,12 +123,8 @@ impl Mailbox for HazelcastMailbox {
         Box::pin(async { self.outcome(set_aside.await) })
     }
 
-    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<()>> {
-        let remove = async {
-            // False: somebody else did, or an earlier try of this call.
-            self.queue.remove(&Data::from_bytes(item.token.clone())?).await?;
-            Ok(())
-        };
+    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<bool>> {
+        let remove = async { Ok(self.queue.remove(&Data::from_bytes(item.token.clone())?).await?) };
         Box::pin(async { self.outcome(remove.await) })
     }
 

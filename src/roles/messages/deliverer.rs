@@ -159,19 +159,21 @@ impl Worker {
         outcome
     }
 
-    /// Delivers one item or sets it aside, and only then takes it out.
+    /// Delivers one item or sets it aside, and only then takes it out. Who takes it out counts it: two may handle it.
     async fn handle(&self, item: &Item) -> engine::Result<()> {
         match &item.content {
             Ok(batch) => {
                 self.within(self.mailbox.store(batch, &self.own)).await??;
                 self.tell(batch);
-                self.within(self.mailbox.remove(item)).await??;
-                self.progress.delivered(batch.messages.len());
+                if self.within(self.mailbox.remove(item)).await?? {
+                    self.progress.delivered(batch.messages.len());
+                }
             }
             Err(reason) => {
                 self.within(self.mailbox.reject(item, reason)).await??;
-                self.within(self.mailbox.remove(item)).await??;
-                self.progress.rejected(reason);
+                if self.within(self.mailbox.remove(item)).await?? {
+                    self.progress.rejected(reason);
+                }
             }
         }
         Ok(())

@@ -170,7 +170,7 @@ impl Mailbox for Scripted {
         .boxed()
     }
 
-    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, engine::Result<()>> {
+    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, engine::Result<bool>> {
         async move {
             self.step("remove", &item.token).await?;
             let mut state = self.state();
@@ -179,10 +179,8 @@ impl Mailbox for Scripted {
                 Err(_) => state.rejected.contains_key(item.token.as_ref()),
             };
             assert!(is_kept, "an item is taken out before it is kept elsewhere: {item:?}");
-            if let Some(at) = state.waiting.iter().position(|waiting| waiting.token == item.token) {
-                state.waiting.remove(at);
-            }
-            Ok(())
+            let at = state.waiting.iter().position(|waiting| waiting.token == item.token);
+            Ok(at.map(|at| state.waiting.remove(at)).is_some())
         }
         .boxed()
     }
