@@ -20,6 +20,7 @@ mod logging_lifecycle;
 mod mailbox;
 mod messages;
 mod mixed;
+mod poison;
 mod populate_kv;
 mod registry;
 mod story;
