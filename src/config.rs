@@ -178,7 +178,7 @@ pub fn parse_member(value: &str) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// When the time is up: what was tried, what answered, what to do.
-pub async fn wait_for_engine(settings: &dyn Settings, wait: &Wait) -> anyhow::Result<()> {
+pub async fn wait_for_engine(settings: &dyn Settings, wait: &Wait<'_>) -> anyhow::Result<()> {
     wait.until(|| async {
         settings
             .ready()
@@ -222,7 +222,7 @@ impl LoggingSettings {
     /// # Errors
     /// When the time is up: what was tried, what answered, what to do. At once where a value is malformed or missing, by
     /// its key; missing members are those of the default.
-    pub async fn wait_for(settings: &dyn Settings, ready_key: &str, wait: &Wait) -> anyhow::Result<Self> {
+    pub async fn wait_for(settings: &dyn Settings, ready_key: &str, wait: &Wait<'_>) -> anyhow::Result<Self> {
         let keys = [HZ_LOGGING_CLUSTER_NAME, LOGGING_MAPPING_NAME, HZ_LOGGING_MEMBERS];
         let [cluster_name, map_name, members] = wait.until(|| read_populated(settings, ready_key, &keys)).await?;
         let place = settings.describe();
@@ -250,7 +250,7 @@ impl MailboxSettings {
     ///
     /// # Errors
     /// Those of [`LoggingSettings::wait_for`].
-    pub async fn wait_for(settings: &dyn Settings, ready_key: &str, wait: &Wait) -> anyhow::Result<Self> {
+    pub async fn wait_for(settings: &dyn Settings, ready_key: &str, wait: &Wait<'_>) -> anyhow::Result<Self> {
         let keys = [HZ_MQ_CLUSTER_NAME, MQ_NAME, HZ_MQ_MEMBERS];
         let [cluster_name, queue_name, members] = wait.until(|| read_populated(settings, ready_key, &keys)).await?;
         let place = settings.describe();

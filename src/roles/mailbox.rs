@@ -9,7 +9,6 @@ use crate::cli::StartArgs;
 use crate::config::MailboxSettings;
 use crate::engine::{self, Mailbox, Settings};
 use crate::http::health::Health;
-use crate::wait::Wait;
 
 /// Waits for the settings, and for the mailbox that they name, at `members` where those are given. `health` tells what it
 /// waits for, and the mailbox's engine shows `role` as who uses it.
@@ -23,7 +22,7 @@ pub(super) async fn open(
     start: &StartArgs,
     health: &Health,
 ) -> anyhow::Result<Arc<dyn Mailbox>> {
-    let wait = Wait::up_to(start.wait);
+    let wait = opening::wait(start.wait, health);
     health.waiting(format!("waiting for {}", settings.describe()));
     let found = MailboxSettings::wait_for(settings, &start.ready_key, &wait).await?;
     let members = members.unwrap_or(&found.members);

@@ -17,7 +17,6 @@ use crate::cli::InstanceOptions;
 use crate::config::LoggingSettings;
 use crate::engine::{self, LogStore, Registration, Registry, Settings};
 use crate::http::health::Health;
-use crate::wait::Wait;
 
 /// The role's name, in `GET /health` and in the log.
 const ROLE: &str = "logging";
@@ -47,7 +46,7 @@ async fn open_log(
     options: &InstanceOptions,
     health: &Health,
 ) -> anyhow::Result<Arc<dyn LogStore>> {
-    let wait = Wait::up_to(options.start.wait);
+    let wait = opening::wait(options.start.wait, health);
     health.waiting(format!("waiting for {}", settings.describe()));
     let found = LoggingSettings::wait_for(settings, &options.start.ready_key, &wait).await?;
     let members = options.hazelcast.as_ref().unwrap_or(&found.members);
