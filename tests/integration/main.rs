@@ -23,4 +23,5 @@ mod mixed;
 mod poison;
 mod populate_kv;
 mod registry;
+mod start_order;
 mod story;

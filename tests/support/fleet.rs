@@ -61,7 +61,12 @@ impl Fleet {
 
     /// Writes the settings for a map and a queue of this name into the agent there. Blocks.
     pub(crate) fn populate(agent: &str, name: &str) {
-        let engines = Engines::shared();
+        let populated = Self::start_populating(agent, Engines::shared(), name);
+        assert!(populated.wait_exit(SOON).success(), "{}", populated.output());
+    }
+
+    /// Starts to write them, for a map and a queue on these clusters.
+    pub(crate) fn start_populating(agent: &str, engines: &Engines, name: &str) -> Svc {
         let keys = [
             ("--hz-logging-members", engines.logging.addresses()),
             ("--hz-mq-members", engines.mq.addresses()),
@@ -70,8 +75,7 @@ impl Fleet {
         ];
         let keys = keys.iter().flat_map(|(option, value)| [*option, value.as_str()]);
         let arguments: Vec<&str> = ["populate-kv", "--consul", agent].into_iter().chain(keys).collect();
-        let populated = Svc::start(&arguments, &[]);
-        assert!(populated.wait_exit(SOON).success(), "{}", populated.output());
+        Svc::start(&arguments, &[])
     }
 
     /// The agent that they are registered in.
