@@ -17,10 +17,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_SILENCE: Duration = Duration::from_secs(2);
 
 /// The time that a start may take: one limit for all that it has to wait for.
-#[derive(Clone, Copy, Debug)]
-pub struct Wait {
+pub struct Wait<'a> {
     started: Instant,
     limit: Option<Duration>,
+    tell: Box<dyn Fn(&NotYet) + Send + Sync + 'a>,
 }
 
 /// Why something that is waited for is not there yet.
@@ -34,12 +34,13 @@ pub struct NotYet {
     pub advice: String,
 }
 
-impl Wait {
+impl<'a> Wait<'a> {
     /// A wait that begins now and ends after `limit`; with a limit of 0 there is one try.
     pub fn up_to(limit: Duration) -> Self {
         Self {
             started: Instant::now(),
             limit: Some(limit),
+            tell: Box::new(|_| {}),
         }
     }
 
@@ -48,7 +49,14 @@ impl Wait {
         Self {
             started: Instant::now(),
             limit: None,
+            tell: Box::new(|_| {}),
         }
+    }
+
+    /// Tells each failed try as well, for those who ask meanwhile.
+    pub fn telling(mut self, tell: impl Fn(&NotYet) + Send + Sync + 'a) -> Self {
+        self.tell = Box::new(tell);
+        self
     }
 
     /// Tries until it succeeds or the time is up. Says so at the first failure, then at growing intervals.
@@ -73,6 +81,7 @@ impl Wait {
             .without_max_times();
         let mut silence = Silence::new();
         for pause in pauses.build() {
+            (self.tell)(&last);
             if self.left().is_zero() {
                 break;
             }

@@ -55,7 +55,7 @@ impl EngineKeys {
         &self,
         settings: &dyn Settings,
         ready_key: &str,
-        wait: &Wait,
+        wait: &Wait<'_>,
         members: Option<&[String]>,
     ) -> anyhow::Result<EngineSettings> {
         let keys = [self.cluster_name, self.object_name, self.members];
@@ -76,7 +76,7 @@ impl EngineKeys {
 ///
 /// # Errors
 /// When the time is up: what was tried, what answered, what to do.
-pub async fn wait_for_engine(settings: &dyn Settings, wait: &Wait) -> anyhow::Result<()> {
+pub async fn wait_for_engine(settings: &dyn Settings, wait: &Wait<'_>) -> anyhow::Result<()> {
     wait.until(|| async {
         settings
             .ready()

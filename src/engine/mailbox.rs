@@ -73,8 +73,8 @@ pub trait Mailbox: Engine {
     /// Sets aside what cannot be read, with the reason.
     fn reject<'a>(&'a self, item: &'a Item, reason: &'a str) -> BoxFuture<'a, Result<()>>;
 
-    /// Takes an item out. It is no error if somebody else did.
-    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<()>>;
+    /// Takes an item out. `false` where somebody else did, or an earlier try of the same call, unheard.
+    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<bool>>;
 
     /// All that was delivered, part by part, in bounded memory. After an error the stream ends.
     fn all(&self) -> BoxStream<'_, Result<DeliveredPage>>;

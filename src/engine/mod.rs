@@ -161,7 +161,7 @@ pub trait Engine: Send + Sync {
     /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
     fn advice(&self) -> String;
 
-    /// Waits until the engine can be reached, at most for about 1 s; the error says why it cannot.
+    /// Waits until the engine can be reached, at most for about 1.5 s; the error says why it cannot.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;
 
     /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.

@@ -181,7 +181,7 @@ impl Handshake {
         out.extend_from_slice(request.rest());
         self.stream.write_all(&out).await.map_err(broken)?;
         loop {
-            while let Some(message) = self.inbox.next()? {
+            while let Some(message) = self.inbox.next().map_err(foreign)? {
                 if !message.is_event() && message.correlation_id() == self.last_id {
                     request.check_answer(&message)?;
                     return Ok(message);
@@ -195,6 +195,13 @@ impl Handshake {
             }
         }
     }
+}
+
+/// Bytes that are no messages come from whatever else listens there: the address is wrong, more often than the member.
+fn foreign(error: Error) -> Error {
+    Error::protocol(format!(
+        "what it answers is not the protocol of a Hazelcast member: {error}"
+    ))
 }
 
 fn broken(error: io::Error) -> Error {

@@ -49,7 +49,7 @@ impl<T: Engine + ?Sized + 'static> Opening<T> {
         options: &InstanceOptions,
         health: &Health,
     ) -> anyhow::Result<Followed<T>> {
-        let wait = Wait::up_to(options.start.wait);
+        let wait = opening::wait(options.start.wait, health);
         health.waiting(format!("waiting for {}", settings.describe()));
         let given = options.hazelcast.as_deref();
         let found = self

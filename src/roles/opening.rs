@@ -1,15 +1,23 @@
 //! What the roles share of how they reach an engine, and of what they tell of it.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use crate::engine::{Engine, Unavailable};
+use crate::http::health::Health;
 use crate::wait::{NotYet, Wait};
+
+/// The wait of a start that may take `limit`. `health` tells what is waited for, and what answered last.
+pub(super) fn wait(limit: Duration, health: &Health) -> Wait<'_> {
+    Wait::up_to(limit).telling(|not_yet| health.waiting(format!("waiting for {}: {}", not_yet.subject, not_yet.answer)))
+}
 
 /// Waits until the engine can be reached.
 ///
 /// # Errors
 /// When the time is up: what was waited for, what answered, what to do.
-pub(super) async fn reach<T: Engine + ?Sized>(engine: &T, wait: &Wait) -> anyhow::Result<()> {
+pub(super) async fn reach<T: Engine + ?Sized>(engine: &T, wait: &Wait<'_>) -> anyhow::Result<()> {
     let not_yet = |error: Unavailable| NotYet {
         subject: engine.describe(),
         answer: format!("{:#}", error.cause),

@@ -42,7 +42,7 @@ async fn populate(
     settings: &dyn Settings,
     values: &[(&str, &str)],
     overwrite: bool,
-    wait: &Wait,
+    wait: &Wait<'_>,
 ) -> anyhow::Result<()> {
     let place = settings.describe();
     config::wait_for_engine(settings, wait).await?;

@@ -22,6 +22,7 @@ mod members;
 mod network;
 mod reconnect;
 mod retry;
+mod start;
 
 use std::net::SocketAddr;
 use std::time::Duration;

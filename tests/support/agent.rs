@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ use super::wait;
 
 /// An agent with a leader within 30 s, or the test fails.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Where ports for agents are looked for.
+const PORT_FIRST: u16 = 10_000;
+const PORT_COUNT: u32 = 10_000;
 
 /// A running agent and its folder. Both are gone after `drop`; the agent also where the test process is killed.
 pub(crate) struct Agent {
@@ -33,11 +38,22 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Ports that are free now.
+    /// Ports that are free now, and stay so: they are below those that the kernel gives to outgoing connections, and below
+    /// those that `scripts/engines.sh` takes. An agent may be started there later.
     pub(crate) fn free() -> Self {
-        let sockets = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [http, server, serf] = sockets.map(|socket| socket.local_addr().unwrap().port());
-        Self { http, server, serf }
+        static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(fastrand::u32(..)));
+        let free = || loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed) % PORT_COUNT;
+            let port = PORT_FIRST + u16::try_from(number).unwrap();
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        };
+        Self {
+            http: free(),
+            server: free(),
+            serf: free(),
+        }
     }
 }
 

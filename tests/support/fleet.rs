@@ -70,6 +70,11 @@ impl Fleet {
         populate(agent, name, &members(Engines::shared()));
     }
 
+    /// Starts to write them, for a map and a queue on these clusters.
+    pub(crate) fn start_populating(agent: &str, engines: &Engines, name: &str) -> Svc {
+        start_populating(agent, name, &members(engines))
+    }
+
     /// The agent that they are registered in.
     pub(crate) fn agent(&self) -> &Agent {
         self.agent.as_ref().expect("nobody took the agent")
@@ -119,7 +124,12 @@ pub(crate) fn members(engines: &Engines) -> [String; 2] {
     [engines.logging.addresses(), engines.mq.addresses()]
 }
 
-fn populate(agent: &str, name: &str, [logging, mq]: &[String; 2]) {
+fn populate(agent: &str, name: &str, members: &[String; 2]) {
+    let populated = start_populating(agent, name, members);
+    assert!(populated.wait_exit(SOON).success(), "{}", populated.output());
+}
+
+fn start_populating(agent: &str, name: &str, [logging, mq]: &[String; 2]) -> Svc {
     let keys = [
         ["--hz-logging-members", logging],
         ["--hz-mq-members", mq],
@@ -127,8 +137,7 @@ fn populate(agent: &str, name: &str, [logging, mq]: &[String; 2]) {
         ["--hz-mq-queue-name", name],
     ];
     let arguments = [&["populate-kv", "--consul", agent][..], &keys.concat()].concat();
-    let populated = Svc::start(&arguments, &[]);
-    assert!(populated.wait_exit(SOON).success(), "{}", populated.output());
+    Svc::start(&arguments, &[])
 }
 
 /// Waits until `condition` holds, for as long as [`SOON`].

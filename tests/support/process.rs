@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
@@ -28,8 +29,8 @@ const OUTPUT_DEADLINE: Duration = Duration::from_secs(10);
 /// a test depend on who runs it.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "LLVM_PROFILE_FILE"];
 
-/// A running `svc`, its output collected. Killed with this value, and by the kernel when the test
-/// process ends without dropping it.
+/// A running `svc`, or another program beside it, its output collected. Killed with this value, and by the kernel when
+/// the test process ends without dropping it.
 pub(crate) struct Svc {
     name: String,
     child: Mutex<Child>,
@@ -45,10 +46,17 @@ impl Svc {
     /// # Panics
     /// If the process cannot be started.
     pub(crate) fn start(arguments: &[&str], envs: &[(&str, &str)]) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_svc"));
+        Self::start_program(format!("svc {}", arguments.join(" ")), program, arguments, envs)
+    }
+
+    /// The same for any program; `name` is what messages call it.
+    ///
+    /// # Panics
+    /// If the process cannot be started.
+    pub(crate) fn start_program(name: String, program: &Path, arguments: &[&str], envs: &[(&str, &str)]) -> Self {
         let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_svc")])
-            .args(arguments);
+        command.args(["--pdeathsig", "KILL"]).arg(program).args(arguments);
         command
             .env_clear()
             .envs(INHERITED.iter().filter_map(|key| Some((key, std::env::var_os(key)?))));
@@ -63,7 +71,7 @@ impl Svc {
         collect(child.stdout.take().expect("stdout is piped"), "out", &output);
         collect(child.stderr.take().expect("stderr is piped"), "err", &output);
         Self {
-            name: format!("svc {}", arguments.join(" ")),
+            name,
             child: Mutex::new(child),
             output,
             reported: AtomicBool::new(false),
@@ -123,6 +131,27 @@ impl Svc {
         });
         if !healthy {
             self.fail(&format!("not healthy within {deadline:?}, last answer: {last}"));
+        }
+    }
+
+    /// Waits until `GET /health` answers 503 with this as what it waits for: its reason begins with it.
+    ///
+    /// # Panics
+    /// With all output, if it does not within `deadline`.
+    pub(crate) fn wait_waiting(&self, reason: &str, deadline: Duration) {
+        let (address, reason) = (self.address(), format!("starting: waiting for {reason}"));
+        let mut last = String::from("never asked");
+        let waits = wait::until_true(deadline, || {
+            let Ok(answer) = http::get(address, "/health", ASK_DEADLINE) else {
+                return false;
+            };
+            last = format!("{} {}", answer.status, answer.body);
+            let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            let message = body["error"]["message"].as_str().unwrap_or_default();
+            answer.status == 503 && message.starts_with(&reason)
+        });
+        if !waits {
+            self.fail(&format!("not {reason:?} within {deadline:?}, last answer: {last}"));
         }
     }
 
@@ -196,8 +225,8 @@ impl Drop for Svc {
     }
 }
 
-/// The value of `name=value` in a log line.
-fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+/// The value of `name=value` in a log line, where it has no spaces.
+pub(crate) fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.split_whitespace()
         .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
         .map(|value| value.trim_matches('"'))

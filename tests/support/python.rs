@@ -1,6 +1,6 @@
 //! Programs of the official Python client, in `tests/python/`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::engines;
+use super::process::Svc;
 
 /// How long a program may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -18,7 +19,7 @@ pub(crate) async fn run(program: &str, arguments: &[&str], input: &str) -> Strin
         .await
         .expect("a Python interpreter");
     let mut child = Command::new(interpreter)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(program))
+        .arg(path(program))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -41,4 +42,16 @@ pub(crate) async fn run(program: &str, arguments: &[&str], input: &str) -> Strin
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).expect("its output is text")
+}
+
+/// Starts a program with these arguments that runs until it is killed, and says where it listens as ours do. Blocks.
+pub(crate) fn start(program: &str, arguments: &[&str]) -> Svc {
+    let script = path(program);
+    let script = script.to_str().expect("a path in UTF-8");
+    let name = format!("{program} {}", arguments.join(" "));
+    Svc::start_program(name, engines::python(), &[&[script], arguments].concat(), &[])
+}
+
+fn path(program: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(program)
 }

@@ -55,8 +55,9 @@ fn read_whole(item: &Data) -> Result<Batch, String> {
     if batch.messages.is_empty() {
         return Err("it has no messages".to_owned());
     }
-    check_identifier("batch", &batch.id)?;
+    // A single message's id is its identifier, and called that.
     batch.messages.iter().try_for_each(check_message)?;
+    check_identifier("batch", &batch.id)?;
     Ok(batch)
 }
 
@@ -133,7 +134,6 @@ pub(super) fn of_delivered(messages: &[Message], by: &str) -> serde_json::Result
 }
 
 /// A value of the delivered map.
-#[derive(DeriveDeserialize)]
 pub(super) struct Delivered {
     /// Id of the instance that delivered.
     pub(super) by: String,
@@ -143,7 +143,17 @@ pub(super) struct Delivered {
 
 /// Reads a value of the delivered map. `None` where it is anything else.
 pub(super) fn read_delivered(value: &Data) -> Option<Delivered> {
-    serde_json::from_str(value.as_json()?).ok()
+    let Object(fields) = serde_json::from_str::<Object<DeliveredFields>>(value.as_json()?).ok()?;
+    Some(Delivered {
+        by: fields.by,
+        messages: fields.messages.into_iter().map(|Object(message)| message).collect(),
+    })
+}
+
+#[derive(DeriveDeserialize)]
+struct DeliveredFields {
+    by: String,
+    messages: Vec<Object<Message>>,
 }
 
 /// Key and value of the rejected map for these bytes: the same for the same, so that to set them aside twice changes nothing.
@@ -303,7 +313,7 @@ mod tests {
             Json(json!({"identifier": "i".repeat(identifier), "text": "t".repeat(text)}).to_string()).to_data()
         };
         assert!(read(&single(256, 1024 * 1024)).is_ok());
-        assert!(reason(&single(257, 1)).contains("1 to 256 bytes"));
+        assert!(reason(&single(257, 1)).contains("identifier does not have 1 to 256 bytes"));
         assert!(reason(&single(1, 1024 * 1024 + 1)).contains("more than 1048576 bytes"));
         let whole = format!(r#"{{"identifier":"1","text":"t"{}}}"#, " ".repeat(MAX_BATCH_BYTES));
         assert!(
@@ -325,8 +335,12 @@ mod tests {
         let written = of_delivered(&messages, "me").unwrap();
         let read = read_delivered(&Json(&written).to_data()).unwrap();
         assert_eq!((read.by.as_str(), &read.messages[..]), ("me", &messages[..]));
-        for other in [Json("{}").to_data(), 1.to_data(), written.to_data()] {
-            assert!(read_delivered(&other).is_none(), "{other:?}");
+        let arrays = [r#"["me",[]]"#, r#"{"by":"me","messages":[["1","t"]]}"#].map(|json| Json(json).to_data());
+        for other in [Json("{}").to_data(), 1.to_data(), written.to_data()]
+            .iter()
+            .chain(&arrays)
+        {
+            assert!(read_delivered(other).is_none(), "{other:?}");
         }
     }
 

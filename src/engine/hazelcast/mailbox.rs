@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::{Cluster, OnCluster, item};
@@ -81,12 +82,15 @@ impl HazelcastMailbox {
             "another entry was delivered under the id of a batch and stays; the batch is set aside"
         );
         let again = Json(item::of_batch(batch)?).to_data();
-        self.set_aside(&again, "another entry was delivered under its id before")
+        self.set_aside(again, "another entry was delivered under its id before")
             .await
     }
 
-    async fn set_aside(&self, item: &Data, reason: &str) -> anyhow::Result<()> {
-        let (key, value) = item::of_rejected(item, reason)?;
+    async fn set_aside(&self, item: Data, reason: &str) -> anyhow::Result<()> {
+        let reason = reason.to_owned();
+        // To hash and to encode megabytes takes long, and nothing else is to wait for it.
+        let entry = spawn_blocking(move || item::of_rejected(&item, &reason)).await?;
+        let (key, value) = entry?;
         Ok(self.rejected.set(&key, &Json(value)).await?)
     }
 
@@ -123,16 +127,12 @@ impl Mailbox for HazelcastMailbox {
     }
 
     fn reject<'a>(&'a self, item: &'a Item, reason: &'a str) -> BoxFuture<'a, Result<()>> {
-        let set_aside = async { self.set_aside(&Data::from_bytes(item.token.clone())?, reason).await };
+        let set_aside = async { self.set_aside(Data::from_bytes(item.token.clone())?, reason).await };
         Box::pin(async { self.outcome(set_aside.await) })
     }
 
-    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<()>> {
-        let remove = async {
-            // False: somebody else did, or an earlier try of this call.
-            self.queue.remove(&Data::from_bytes(item.token.clone())?).await?;
-            Ok(())
-        };
+    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<bool>> {
+        let remove = async { Ok(self.queue.remove(&Data::from_bytes(item.token.clone())?).await?) };
         Box::pin(async { self.outcome(remove.await) })
     }
 
@@ -164,8 +164,8 @@ fn found(data: Data) -> Item {
 
 fn page(entries: Vec<(Data, Data)>) -> DeliveredPage {
     let mut page = DeliveredPage::default();
-    for (_, value) in entries {
-        let Some(entry) = item::read_delivered(&value) else {
+    for (key, value) in entries {
+        let Some(entry) = key.as_str().and_then(|_| item::read_delivered(&value)) else {
             page.skipped = page.skipped.saturating_add(1);
             continue;
         };

@@ -19,8 +19,9 @@ pub(super) use mailbox::HazelcastMailbox;
 /// what was wrong instead of not coming.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a caller that waits for the cluster waits at a time.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a caller that waits for the cluster waits at a time: longer than the client gives a member to answer, so that
+/// the error can say that it did not.
+const READY_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The cluster behind an adapter.
 ///
@@ -80,7 +81,8 @@ impl<T: OnCluster> Engine for T {
     }
 
     fn advice(&self) -> String {
-        "start it with `scripts/engines.sh up`, or name other members with --hazelcast or HZ_NETWORK_PUBLICADDRESS"
+        "start it with `scripts/engines.sh up`, or name other members with --hazelcast or HZ_NETWORK_PUBLICADDRESS; \
+         a wrong name of the cluster is put right with `svc populate-kv --overwrite`"
             .to_owned()
     }
 

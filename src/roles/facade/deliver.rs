@@ -110,6 +110,8 @@ async fn log_at(client: &Client, at: &Try, body: Bytes, keyed: bool) -> Outcome 
         Ok(answer) => {
             let why = describe_answer(&at.instance, &answer);
             match answer.status {
+                // What one of another origin does not take, ours may.
+                _ if at.instance.version.is_none() => Outcome::Failed(why),
                 StatusCode::CONFLICT => Outcome::Refused(HttpError::conflict(
                     "another text was posted under this Idempotency-Key, and stays",
                 )),

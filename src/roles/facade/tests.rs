@@ -129,7 +129,7 @@ impl Mailbox for Scripted {
         unreachable!("the facade only offers")
     }
 
-    fn remove<'a>(&'a self, _: &'a Item) -> BoxFuture<'a, engine::Result<()>> {
+    fn remove<'a>(&'a self, _: &'a Item) -> BoxFuture<'a, engine::Result<bool>> {
         unreachable!("the facade only offers")
     }
 

@@ -174,7 +174,7 @@ impl Worker {
         outcome
     }
 
-    /// Delivers one item or sets it aside, and only then takes it out.
+    /// Delivers one item or sets it aside, and only then takes it out. Who takes it out counts it: two may handle it.
     async fn handle(&self, item: &Item) -> engine::Result<()> {
         let target = self.target();
         let kept = async {
@@ -184,16 +184,19 @@ impl Worker {
             }
         };
         within(&*target, kept).await??;
-        within(&*self.source, self.source.remove(item)).await??;
-        match &item.content {
-            Ok(batch) => self.delivered(batch),
-            Err(reason) => self.progress.rejected(reason),
+        if let Ok(batch) = &item.content {
+            self.tell(batch);
+        }
+        if within(&*self.source, self.source.remove(item)).await?? {
+            match &item.content {
+                Ok(batch) => self.progress.delivered(batch.messages.len()),
+                Err(reason) => self.progress.rejected(reason),
+            }
         }
         Ok(())
     }
 
-    fn delivered(&self, batch: &Batch) {
-        self.progress.delivered(batch.messages.len());
+    fn tell(&self, batch: &Batch) {
         for message in &batch.messages {
             debug!(
                 identifier = message.identifier,

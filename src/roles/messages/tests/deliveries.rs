@@ -92,6 +92,32 @@ async fn what_waits_is_stored_and_then_removed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_two_instances_handle_at_once_is_counted_by_the_one_that_took_it_out() {
+    let mailbox = Scripted::new(batches(10).into_iter().chain([junk("x"), junk("x"), junk("y")]));
+    mailbox.hold("remove");
+    // Neither knows of the other, so each takes all of them on.
+    let both = [start(&mailbox, "a", &[]), start(&mailbox, "b", &[])];
+    let removals = || {
+        mailbox
+            .state()
+            .begun
+            .iter()
+            .filter(|step| step.starts_with("remove"))
+            .count()
+    };
+    until(|| removals() == 26).await;
+    mailbox.gate.add_permits(26);
+    until(|| mailbox.is_empty()).await;
+    sleep(LONG).await;
+    let counted = |count: &str| {
+        both.iter()
+            .map(|one| one.progress.details()[count].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!((counted("delivered_messages"), counted("rejected_items")), (10, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_that_cannot_be_stored_stays_and_stops_no_other() {
     let mailbox = Scripted::new(batches(300));
     mailbox.fail("store 0");

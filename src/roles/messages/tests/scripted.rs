@@ -184,17 +184,15 @@ impl Mailbox for Scripted {
         .boxed()
     }
 
-    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, engine::Result<()>> {
+    fn remove<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, engine::Result<bool>> {
         async move {
             self.step("remove", &item.token).await?;
             let elsewhere = self.state().kept_in.clone();
             let is_kept = self.keeps(item) || elsewhere.is_some_and(|other| other.keeps(item));
             assert!(is_kept, "an item is taken out before it is kept elsewhere: {item:?}");
             let mut state = self.state();
-            if let Some(at) = state.waiting.iter().position(|waiting| waiting.token == item.token) {
-                state.waiting.remove(at);
-            }
-            Ok(())
+            let at = state.waiting.iter().position(|waiting| waiting.token == item.token);
+            Ok(at.map(|at| state.waiting.remove(at)).is_some())
         }
         .boxed()
     }
