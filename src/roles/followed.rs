@@ -38,8 +38,8 @@ pub(super) struct Followed<T: ?Sized> {
 }
 
 impl<T: Engine + ?Sized + 'static> Opening<T> {
-    /// Waits for the settings, and for the engine that they name, at the members that `options` give, if any. `health`
-    /// tells what it waits for.
+    /// Waits for the settings, and for the engine that they name, at the members that `options` give, if any. Where they
+    /// are changed meanwhile, it waits for the other one. `health` tells what it waits for.
     ///
     /// # Errors
     /// When the time is up, or where what the settings name cannot be an engine.
@@ -56,12 +56,31 @@ impl<T: Engine + ?Sized + 'static> Opening<T> {
             .keys
             .wait_for(&*settings, &options.start.ready_key, &wait, given)
             .await?;
-        let engine = (self.connect)(&found)?;
-        health.waiting(format!("waiting for {}", engine.describe()));
-        opening::reach(&*engine, &wait).await?;
+        let mut follower = Follower::new(settings, &self.keys, given.is_none(), found.clone());
+        let (settings, engine) = self.reach(found, &mut follower, &wait, health).await?;
         self.say("opened", &*engine);
-        let follower = Follower::new(settings, &self.keys, given.is_none(), found.clone());
-        Ok(Followed::start(self, follower, found, engine))
+        Ok(Followed::start(self, follower, settings, engine))
+    }
+
+    /// Waits for the engine that `named` names, or for the one that the settings name meanwhile.
+    async fn reach(
+        &self,
+        mut named: EngineSettings,
+        follower: &mut Follower,
+        wait: &Wait<'_>,
+        health: &Health,
+    ) -> anyhow::Result<(EngineSettings, Arc<T>)> {
+        loop {
+            let engine = (self.connect)(&named)?;
+            health.waiting(format!("waiting for {}", engine.describe()));
+            tokio::select! {
+                reached = opening::reach(&*engine, wait) => {
+                    reached?;
+                    return Ok((named, engine));
+                }
+                newer = follower.changed() => named = newer,
+            }
+        }
     }
 
     fn say(&self, done: &str, engine: &T) {

@@ -74,7 +74,7 @@ async fn what_needs_an_engine_that_is_away_is_503_and_nothing_is_logged_while_mq
         row(
             "503 engine away (within 5 s, with Retry-After): GET /messages",
             get("/messages"),
-            error(503, "no instance of messages-service could do it in time"),
+            error(503, "\"mq\""),
         ),
         row(
             "a malformed request is a 400 all the same",

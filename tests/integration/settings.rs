@@ -364,6 +364,25 @@ async fn while_a_cluster_that_is_named_cannot_be_reached_the_last_one_stays_in_u
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_for_a_cluster_goes_on_when_the_settings_are_put_right() {
+    let fleet = Fleet::start(1, 0, 0).await;
+    fleet.agent().put("hz_mq_cluster_name", b"elsewhere");
+    let consul = fleet.agent().address.clone();
+    let starting = spawn_blocking(move || {
+        let svc = Svc::start(&["messages", "--port", "0", "--consul", &consul], &[]);
+        svc.wait_for_line("waiting for Hazelcast cluster \"elsewhere\"", SOON);
+        svc
+    });
+    let starting = starting.await.unwrap();
+    fleet.agent().put("hz_mq_cluster_name", b"mq");
+    eventually("it has started", async || {
+        ask(&starting, "GET", "/health", "", "").await.status == 200
+    })
+    .await;
+    assert_eq!(engine_of(&starting).await["reachable"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_on_the_command_line_win_over_those_that_are_named_later() {
     let fleet = Fleet::start(0, 0, 1).await;
     let (consul, members) = (fleet.agent().address.clone(), Engines::shared().mq.addresses());

@@ -145,6 +145,9 @@ async fn each_role_is_starting_with_503_and_the_reason() {
             let cluster = if role == "logging" { "logging" } else { "mq" };
             let waits_for = match without {
                 "its cluster" => format!("Hazelcast cluster {cluster:?} at {nowhere}"),
+                "settings" => {
+                    format!("the key essential_keys_populated in Consul at http://{consul}: there is no such key")
+                }
                 _ => format!("Consul at http://{consul}"),
             };
             eventually("it has come to what it waits for", async || {
