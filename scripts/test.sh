@@ -7,7 +7,7 @@ usage() {
     cat <<'HELP'
 usage: scripts/test.sh [PART…]
 
-  lint         format, clippy with warnings as errors, direction of dependencies
+  lint         format, clippy with warnings as errors, direction of dependencies, a test for each promise
   unit         tests beside the code, no engines
   integration  one real Consul agent and two real Hazelcast clusters, started for it
   faults       members killed, hung and cut off, on engines of their own
@@ -33,11 +33,12 @@ build_tools() {
 }
 
 lint() {
-    announce 'format, lints, layers'
+    announce 'format, lints, layers, contract'
     cargo fmt --check
     cargo clippy --locked --all-targets -- --deny warnings
     RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps --quiet
     scripts/check-layers.sh
+    scripts/check-contract.sh
 }
 
 engines() {
