@@ -11,12 +11,15 @@ complain() {
     failed=1
 }
 
-# Names of all tests, as MODULE::NAME: MODULE is that of the file, or of its folder where the file is tests.rs or mod.rs.
+# Names of all tests: the path of the module, from the file's name, and that of the function.
 tests() {
     find src tests -name '*.rs' -print0 | xargs -0 awk '
         FNR == 1 {
             module = FILENAME
-            sub(/\/(tests|mod)\.rs$/, "", module); sub(/\.rs$/, "", module); sub(/.*\//, "", module)
+            is_beside = module ~ /^src\//
+            sub(/^(src|tests)\//, "", module); sub(/(\/mod)?\.rs$/, "", module); gsub(/\//, "::", module)
+            # Tests at the end of a file are in a module of their own.
+            if (is_beside && module !~ /::tests(::|$)/) module = module "::tests"
             is_test = 0
         }
         /^ *#\[(tokio::)?test/ { is_test = 1; next }
@@ -27,9 +30,7 @@ known=$(tests)
 named=$(grep -noE '`[a-z0-9_]+(::[a-z0-9_]+)+`' "$CONTRACT" | tr -d '`')
 [[ -n $named ]] || complain "$CONTRACT names no test"
 while IFS=: read -r line path; do
-    # The last two parts: the module and the test.
-    short=$(sed -E 's/(::tests)?::([a-z0-9_]+)$/::\2/; s/.*:([a-z0-9_]+::[a-z0-9_]+)$/\1/' <<<"$path")
-    grep -qxF "$short" <<<"$known" || complain "$CONTRACT:$line: there is no test $path"
+    grep -qxF "$path" <<<"$known" || complain "$CONTRACT:$line: there is no test $path"
 done <<<"$named"
 
 # A promise is an item of a list; its tests stand in the lines that follow it, indented.

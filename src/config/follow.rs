@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::{EngineKeys, EngineSettings, Key, Kind, parse_members, parse_name};
-use crate::engine::{Result, Settings, Watched};
+use crate::engine::{Held, Result, Settings};
 
 /// A change counts once nothing else has changed for so long: who changes several keys means them together.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -23,7 +23,7 @@ const SETTLE_LIMIT: Duration = Duration::from_millis(1500);
 /// the settings cannot be read. Each of that is said once, and is in the [`Report`].
 pub struct Follower {
     keys: Vec<KeyState>,
-    seen: BoxStream<'static, (usize, Result<Watched>)>,
+    seen: BoxStream<'static, (usize, Result<Held>)>,
     /// Where the settings are, for people.
     place: String,
     /// What the keys say.
@@ -39,7 +39,7 @@ struct KeyState {
     key: Key,
     part: Part,
     /// `None` before the first answer.
-    last: Option<Watched>,
+    last: Option<Held>,
     is_away: bool,
 }
 
@@ -67,12 +67,12 @@ impl Follower {
             last: None,
             is_away: false,
         };
-        let mut keys = vec![
+        let members = follow_members.then(|| state(keys.members, Part::Members));
+        let names = [
             state(keys.cluster_name, Part::ClusterName),
             state(keys.object_name, Part::ObjectName),
-            state(keys.members, Part::Members),
         ];
-        keys.truncate(if follow_members { 3 } else { 2 });
+        let keys: Vec<KeyState> = names.into_iter().chain(members).collect();
         let watches = keys.iter().enumerate().map(|(index, state)| {
             let key = state.key.name;
             watch(settings.clone(), key).map(move |seen| (index, seen)).boxed()
@@ -116,7 +116,7 @@ impl Follower {
         }
     }
 
-    fn note(&mut self, index: usize, seen: Result<Watched>) {
+    fn note(&mut self, index: usize, seen: Result<Held>) {
         self.note_presence(index, seen.as_ref().err());
         let Some(state) = self.keys.get_mut(index) else {
             return;
@@ -131,11 +131,11 @@ impl Follower {
         let (key, part) = (state.key, state.part);
         state.last = Some(seen.clone());
         match seen {
-            Watched::Value(value) => self.take(&key, part, &value),
-            Watched::Unreadable(why) => self.refuse(&key, &format!("its value is {why}")),
+            Held::Value(value) => self.take(&key, part, &value),
+            Held::Unreadable(why) => self.refuse(&key, &format!("its value is {why}")),
             // Members that nobody ever named are those of the default.
-            Watched::Missing if is_first && key.kind == Kind::Members => {}
-            Watched::Missing => {
+            Held::Missing if is_first && key.kind == Kind::Members => {}
+            Held::Missing => {
                 warn!(
                     key = key.name,
                     "a setting was deleted in {}; going on with its last value", self.place
@@ -202,7 +202,7 @@ impl Follower {
 }
 
 /// The watch of one key, which owns what it asks.
-fn watch(settings: Arc<dyn Settings>, key: &'static str) -> BoxStream<'static, Result<Watched>> {
+fn watch(settings: Arc<dyn Settings>, key: &'static str) -> BoxStream<'static, Result<Held>> {
     let watch = async_stream::stream! {
         let mut seen = settings.watch(key);
         while let Some(seen) = seen.next().await {

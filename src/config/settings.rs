@@ -6,7 +6,7 @@ use super::{
     HZ_LOGGING_CLUSTER_NAME, HZ_LOGGING_MEMBERS, HZ_MQ_CLUSTER_NAME, HZ_MQ_MEMBERS, Key, LOGGING_MAPPING_NAME, MQ_NAME,
     READY_VALUE, is_ready_value, parse_members, parse_name,
 };
-use crate::engine::Settings;
+use crate::engine::{Held, Settings};
 use crate::wait::{NotYet, Wait};
 
 /// Where an engine is, and what is used of it.
@@ -108,7 +108,7 @@ async fn read_populated<const N: usize>(
     settings: &dyn Settings,
     ready_key: &str,
     keys: &[Key; N],
-) -> Result<[Option<String>; N], NotYet> {
+) -> Result<[Held; N], NotYet> {
     settings
         .ready()
         .await
@@ -119,35 +119,45 @@ async fn read_populated<const N: usize>(
             .await
             .map_err(|error| key_not_usable(settings, key, &error.cause))
     };
-    let ready = get(ready_key).await?;
-    if !ready.as_deref().is_some_and(is_ready_value) {
+    let answer = match get(ready_key).await? {
+        Held::Value(value) if is_ready_value(&value) => None,
+        Held::Value(value) => Some(format!("it is {value:?}, not {READY_VALUE}")),
+        Held::Missing => Some("there is no such key".to_owned()),
+        Held::Unreadable(why) => Some(format!("its value is {why}")),
+    };
+    if let Some(answer) = answer {
         return Err(NotYet {
             subject: format!("the key {ready_key} in {}", settings.describe()),
-            answer: match ready {
-                Some(value) => format!("it is {value:?}, not {READY_VALUE}"),
-                None => "there is no such key".to_owned(),
-            },
+            answer,
             advice: "run `svc populate-kv` with the same options, which writes all keys".to_owned(),
         });
     }
-    let mut values = [const { None }; N];
+    let mut values = [const { Held::Missing }; N];
     for (value, key) in values.iter_mut().zip(keys) {
         *value = get(key.name).await?;
     }
     Ok(values)
 }
 
-fn name(place: &str, key: &Key, value: Option<String>) -> anyhow::Result<String> {
-    let value = value.ok_or_else(|| {
+fn name(place: &str, key: &Key, held: Held) -> anyhow::Result<String> {
+    let value = text(place, key, held)?.ok_or_else(|| {
         anyhow!("run `svc populate-kv`, which adds the keys that are missing")
             .context(format!("the key {} is missing in {place}", key.name))
     })?;
     parse_name(&value).with_context(|| malformed(place, key, &value))
 }
 
-fn members_or_default(place: &str, key: &Key, value: Option<String>) -> anyhow::Result<Vec<String>> {
-    let value = value.unwrap_or_else(|| key.default.to_owned());
+fn members_or_default(place: &str, key: &Key, held: Held) -> anyhow::Result<Vec<String>> {
+    let value = text(place, key, held)?.unwrap_or_else(|| key.default.to_owned());
     parse_members(&value).with_context(|| malformed(place, key, &value))
+}
+
+fn text(place: &str, key: &Key, held: Held) -> anyhow::Result<Option<String>> {
+    match held {
+        Held::Value(value) => Ok(Some(value)),
+        Held::Missing => Ok(None),
+        Held::Unreadable(why) => Err(anyhow!("the value of the key {} in {place} is {why}", key.name)),
+    }
 }
 
 fn malformed(place: &str, key: &Key, value: &str) -> String {

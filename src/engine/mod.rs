@@ -124,8 +124,8 @@ pub trait Settings: Send + Sync {
     /// Whether the engine can take reads and writes now; the error says what answered instead.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;
 
-    /// The value of `key`, or `None` where there is no such key.
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
+    /// What `key` holds.
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Held>>;
 
     /// Writes `value` where `key` has none yet. Returns the value that stands already, or `None` where this one was written.
     fn put_if_absent<'a>(&'a self, key: &'a str, value: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
@@ -136,12 +136,12 @@ pub trait Settings: Send + Sync {
     /// What `key` holds: at once, then whenever it changes, and every few seconds as it is, which tells that it is known.
     /// An error is one failed attempt to learn of it, and says nothing of the key; the stream goes on, paced by the
     /// adapter, and never ends.
-    fn watch<'a>(&'a self, key: &'a str) -> BoxStream<'a, Result<Watched>>;
+    fn watch<'a>(&'a self, key: &'a str) -> BoxStream<'a, Result<Held>>;
 }
 
-/// What a watch shows of a key.
+/// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Watched {
+pub enum Held {
     /// Its value.
     Value(String),
     /// There is no such key.
@@ -157,6 +157,10 @@ pub trait Engine: Send + Sync {
 
     /// Name of what is used there: of the map with the logs, or of the queue.
     fn object_name(&self) -> &str;
+
+    /// What it has in common with everything that leads to the same data; `None` before it was reached. Whoever holds two
+    /// of the same identity holds one.
+    fn identity(&self) -> Option<String>;
 
     /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
     fn advice(&self) -> String;

@@ -1,43 +1,67 @@
 //! [`Followed`]: the engine that a role uses, which is the one that the settings name now.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::opening;
 use crate::cli::InstanceOptions;
-use crate::config::{EngineKeys, EngineSettings, Follower, Report};
-use crate::engine::{Engine, Settings};
+use crate::config::{self, EngineKeys, EngineSettings, Follower, Report};
+use crate::engine::{self, Engine, LogStore, Mailbox, Settings, Unavailable};
 use crate::http::health::Health;
-use crate::wait::Wait;
+use crate::wait::{NotYet, Wait};
 
-/// How an engine is had.
-pub(super) struct Opening<T: ?Sized> {
-    /// The role's name, for the log.
-    pub(super) role: &'static str,
-    /// What the engine is to the role, for the log: `log store`.
-    pub(super) what: &'static str,
+/// The log store, as a role has it by the settings.
+pub(super) const LOG_STORE: Part<dyn LogStore> = Part {
+    what: "log store",
+    keys: config::LOG,
+    connect: |at, _| engine::connect_log(&at.cluster_name, &at.object_name, &at.members),
+};
+
+/// The mailbox, as a role has it by the settings.
+pub(super) const MAILBOX: Part<dyn Mailbox> = Part {
+    what: "mailbox",
+    keys: config::MAILBOX,
+    connect: |at, role| engine::connect_mailbox(&at.cluster_name, &at.object_name, &at.members, role),
+};
+
+/// What a role uses of an engine.
+pub(super) struct Part<T: ?Sized> {
+    /// What it is to the role, for the log.
+    what: &'static str,
     /// Which settings name it.
-    pub(super) keys: EngineKeys,
-    /// Begins to connect to the one that these name.
-    pub(super) connect: fn(&EngineSettings) -> anyhow::Result<Arc<T>>,
+    keys: EngineKeys,
+    /// Begins to connect to the one that these name, for the role of this name.
+    connect: fn(&EngineSettings, &str) -> anyhow::Result<Arc<T>>,
 }
 
 /// An engine that was opened, and is replaced when the settings name another. Who is at work with one works on with it.
 ///
 /// The next one is connected first, and takes over once it can be reached: until then the last one stays in use.
 pub(super) struct Followed<T: ?Sized> {
-    current: watch::Receiver<Arc<T>>,
-    /// The one that is to take over.
-    next: Arc<Mutex<Option<Arc<T>>>>,
+    named: watch::Receiver<Named<T>>,
     report: Arc<Report>,
     _follower: JoinSet<()>,
 }
 
-impl<T: Engine + ?Sized + 'static> Opening<T> {
+/// What the settings name.
+pub(super) struct Named<T: ?Sized> {
+    /// The one to use.
+    pub(super) current: Arc<T>,
+    /// The one that is to take over, while it cannot be reached yet.
+    pub(super) next: Option<Arc<T>>,
+}
+
+impl<T: ?Sized> Named<T> {
+    pub(super) fn new(current: Arc<T>) -> Self {
+        Self { current, next: None }
+    }
+}
+
+impl<T: Engine + ?Sized + 'static> Part<T> {
     /// Waits for the settings, and for the engine that they name, at the members that `options` give, if any. Where they
     /// are changed meanwhile, it waits for the other one. `health` tells what it waits for.
     ///
@@ -45,36 +69,51 @@ impl<T: Engine + ?Sized + 'static> Opening<T> {
     /// When the time is up, or where what the settings name cannot be an engine.
     pub(super) async fn open(
         self,
+        role: &'static str,
         settings: Arc<dyn Settings>,
         options: &InstanceOptions,
         health: &Health,
     ) -> anyhow::Result<Followed<T>> {
-        let wait = opening::wait(options.start.wait, health);
+        let wait = wait(options.start.wait, health);
         health.waiting(format!("waiting for {}", settings.describe()));
         let given = options.hazelcast.as_deref();
-        let found = self
-            .keys
-            .wait_for(&*settings, &options.start.ready_key, &wait, given)
-            .await?;
+        let ready_key = &options.start.ready_key;
+        let found = self.keys.wait_for(&*settings, ready_key, &wait, given).await?;
         let mut follower = Follower::new(settings, &self.keys, given.is_none(), found.clone());
-        let (settings, engine) = self.reach(found, &mut follower, &wait, health).await?;
-        self.say("opened", &*engine);
-        Ok(Followed::start(self, follower, settings, engine))
+        let (in_use, engine) = self.reach(role, found, &mut follower, &wait, health).await?;
+        self.say(role, "opened", &*engine);
+        let (publish, named) = watch::channel(Named::new(engine));
+        let report = follower.report();
+        let mover = Mover {
+            part: self,
+            role,
+            follower,
+            in_use,
+            publish,
+        };
+        let mut task = JoinSet::new();
+        task.spawn(mover.run());
+        Ok(Followed {
+            named,
+            report,
+            _follower: task,
+        })
     }
 
     /// Waits for the engine that `named` names, or for the one that the settings name meanwhile.
     async fn reach(
         &self,
+        role: &str,
         mut named: EngineSettings,
         follower: &mut Follower,
         wait: &Wait<'_>,
         health: &Health,
     ) -> anyhow::Result<(EngineSettings, Arc<T>)> {
         loop {
-            let engine = (self.connect)(&named)?;
+            let engine = (self.connect)(&named, role)?;
             health.waiting(format!("waiting for {}", engine.describe()));
             tokio::select! {
-                reached = opening::reach(&*engine, wait) => {
+                reached = reach(&*engine, wait) => {
                     reached?;
                     return Ok((named, engine));
                 }
@@ -83,8 +122,8 @@ impl<T: Engine + ?Sized + 'static> Opening<T> {
         }
     }
 
-    fn say(&self, done: &str, engine: &T) {
-        let (role, what, name) = (self.role, self.what, engine.object_name());
+    fn say(&self, role: &str, done: &str, engine: &T) {
+        let (what, name) = (self.what, engine.object_name());
         info!(role, engine = engine.describe(), name, "{done} the {what}");
     }
 }
@@ -92,52 +131,30 @@ impl<T: Engine + ?Sized + 'static> Opening<T> {
 impl<T: Engine + ?Sized + 'static> Followed<T> {
     /// One that stays.
     pub(super) fn fixed(engine: Arc<T>) -> Self {
-        let (_, current) = watch::channel(engine);
         Self {
-            current,
-            next: Arc::default(),
+            named: watch::channel(Named::new(engine)).1,
             report: Arc::default(),
             _follower: JoinSet::new(),
         }
     }
 
-    fn start(opening: Opening<T>, follower: Follower, settings: EngineSettings, engine: Arc<T>) -> Self {
-        let (publish, current) = watch::channel(engine);
-        let (next, report) = (Arc::default(), follower.report());
-        let mut task = JoinSet::new();
-        let mover = Mover {
-            opening,
-            follower,
-            in_use: settings,
-            publish,
-            next: Arc::clone(&next),
-        };
-        task.spawn(mover.run());
-        Self {
-            current,
-            next,
-            report,
-            _follower: task,
-        }
-    }
-
     /// The one to use now.
     pub(super) fn now(&self) -> Arc<T> {
-        self.current.borrow().clone()
+        self.named.borrow().current.clone()
     }
 
-    /// The one to use, and those that come after it.
-    pub(super) fn changes(&self) -> watch::Receiver<Arc<T>> {
-        self.current.clone()
+    /// What the settings name, and what they will.
+    pub(super) fn named(&self) -> watch::Receiver<Named<T>> {
+        self.named.clone()
     }
 
     /// The engine, and how its settings stand, as `GET /health` shows them.
     pub(super) fn details(&self) -> Value {
-        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let problems = self.report.problems().into_iter();
         let problems: Map<String, Value> = problems.map(|(key, why)| (key.to_owned(), why.into())).collect();
-        let mut details = opening::details(&*self.now());
-        details.insert("next".to_owned(), next.map(|next| opening::details(&*next)).into());
+        let named = self.named.borrow();
+        let mut details = details(&*named.current);
+        details.insert("next".to_owned(), named.next.as_deref().map(self::details).into());
         details.insert(
             "settings".to_owned(),
             json!({ "refused": self.report.refused(), "not_in_force": problems }),
@@ -148,11 +165,11 @@ impl<T: Engine + ?Sized + 'static> Followed<T> {
 
 /// The task that moves from one engine to the next.
 struct Mover<T: ?Sized> {
-    opening: Opening<T>,
+    part: Part<T>,
+    role: &'static str,
     follower: Follower,
     in_use: EngineSettings,
-    publish: watch::Sender<Arc<T>>,
-    next: Arc<Mutex<Option<Arc<T>>>>,
+    publish: watch::Sender<Named<T>>,
 }
 
 impl<T: Engine + ?Sized + 'static> Mover<T> {
@@ -171,32 +188,61 @@ impl<T: Engine + ?Sized + 'static> Mover<T> {
         if wanted == self.in_use {
             return None;
         }
-        let engine = match (self.opening.connect)(&wanted) {
+        let engine = match (self.part.connect)(&wanted, self.role) {
             Ok(engine) => engine,
             Err(error) => {
-                let what = self.opening.what;
-                warn!(error = format!("{error:#}"), settings = ?wanted, "cannot use the {what} that the settings name; going on with the last one");
+                let (role, what) = (self.role, self.part.what);
+                let error = format!("{error:#}");
+                warn!(role, error, settings = ?wanted, "cannot use the {what} that the settings name; going on with the last one");
                 return None;
             }
         };
-        self.set_next(Some(engine.clone()));
+        self.publish.send_modify(|named| named.next = Some(engine.clone()));
         let wait = Wait::without_limit();
-        let newer = tokio::select! {
-            newer = self.follower.changed() => Some(newer),
-            reached = opening::reach(&*engine, &wait) => {
+        tokio::select! {
+            newer = self.follower.changed() => {
+                self.publish.send_modify(|named| named.next = None);
+                Some(newer)
+            }
+            reached = reach(&*engine, &wait) => {
                 if reached.is_ok() {
-                    self.opening.say("moved to", &*engine);
-                    self.publish.send_replace(engine);
+                    self.part.say(self.role, "moved to", &*engine);
                     self.in_use = wanted;
+                    self.publish.send_replace(Named::new(engine));
                 }
                 None
             }
-        };
-        self.set_next(None);
-        newer
+        }
     }
+}
 
-    fn set_next(&self, next: Option<Arc<T>>) {
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = next;
-    }
+/// The wait of a start that may take `limit`. `health` tells what is waited for, and what answered last.
+fn wait(limit: Duration, health: &Health) -> Wait<'_> {
+    Wait::up_to(limit).telling(|not_yet| health.waiting(format!("waiting for {}: {}", not_yet.subject, not_yet.answer)))
+}
+
+/// Waits until the engine can be reached.
+///
+/// # Errors
+/// When the time is up: what was waited for, what answered, what to do.
+async fn reach<T: Engine + ?Sized>(engine: &T, wait: &Wait<'_>) -> anyhow::Result<()> {
+    let not_yet = |error: Unavailable| NotYet {
+        subject: engine.describe(),
+        answer: format!("{:#}", error.cause),
+        advice: engine.advice(),
+    };
+    wait.until(async || engine.ready().await.map_err(not_yet)).await
+}
+
+/// The engine as `GET /health` shows it.
+fn details<T: Engine + ?Sized>(engine: &T) -> Map<String, Value> {
+    let away = engine.check().err().map(|error| format!("{:#}", error.cause));
+    let entries = [
+        ("engine", engine.describe().into()),
+        ("name", engine.object_name().into()),
+        ("reachable", away.is_none().into()),
+        ("reason", away.into()),
+    ];
+    let entries = entries.map(|(name, value)| (name.to_owned(), value));
+    entries.into_iter().collect()
 }

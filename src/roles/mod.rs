@@ -8,7 +8,6 @@ mod instance;
 mod listing;
 pub mod logging;
 pub mod messages;
-mod opening;
 pub mod populate_kv;
 pub mod status;
 

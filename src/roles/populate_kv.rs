@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::cli::{Misuse, PopulateKvOptions};
 use crate::config::{self, READY_VALUE};
-use crate::engine::{self, Result, Settings};
+use crate::engine::{self, Held, Result, Settings};
 use crate::wait::Wait;
 
 /// Waits for the engine, writes the keys, the ready key last. Ends early when `stop` resolves.
@@ -80,17 +80,15 @@ async fn write(settings: &dyn Settings, key: &str, asked: &str, overwrite: bool)
         return Ok(standing.map_or(Outcome::Written, Outcome::Kept));
     }
     let standing = settings.get(key).await;
-    if let Ok(Some(standing)) = &standing
-        && standing == asked
-    {
-        return Ok(Outcome::Kept(standing.clone()));
+    match &standing {
+        Ok(Held::Value(standing)) if standing == asked => return Ok(Outcome::Kept(standing.clone())),
+        _ => settings.put(key, asked).await?,
     }
-    settings.put(key, asked).await?;
     Ok(match standing {
-        Ok(None) => Outcome::Written,
-        Ok(standing) => Outcome::Replaced(standing),
+        Ok(Held::Missing) => Outcome::Written,
+        Ok(Held::Value(standing)) => Outcome::Replaced(Some(standing)),
         // What cannot be read is no reason not to replace it.
-        Err(_) => Outcome::Replaced(None),
+        Ok(Held::Unreadable(_)) | Err(_) => Outcome::Replaced(None),
     })
 }
 

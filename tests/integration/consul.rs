@@ -9,7 +9,7 @@ use futures_util::stream::BoxStream;
 use serde_json::json;
 use svc::config::{self, EngineSettings};
 use svc::engine::consul::{ConsulOptions, Token};
-use svc::engine::{Result, Settings, Watched, connect_settings};
+use svc::engine::{Held, Result, Settings, connect_settings};
 use svc::wait::Wait;
 
 use crate::support::agent::{Agent, Folder, program};
@@ -37,29 +37,30 @@ async fn a_key_is_absent_then_has_the_first_value_then_the_last_put() {
     let settings = settings(&AGENT.address);
     settings.ready().await.unwrap();
     let key = "test/first-and-last";
-    assert_eq!(settings.get(key).await.unwrap(), None);
+    assert_eq!(settings.get(key).await.unwrap(), Held::Missing);
     assert_eq!(settings.put_if_absent(key, "first").await.unwrap(), None);
     assert_eq!(
         settings.put_if_absent(key, "second").await.unwrap().as_deref(),
         Some("first")
     );
-    assert_eq!(settings.get(key).await.unwrap().as_deref(), Some("first"));
+    assert_eq!(settings.get(key).await.unwrap(), value("first"));
     settings.put(key, "third, ä and \"quotes\"\n").await.unwrap();
-    assert_eq!(
-        settings.get(key).await.unwrap().as_deref(),
-        Some("third, ä and \"quotes\"\n")
-    );
+    assert_eq!(settings.get(key).await.unwrap(), value("third, ä and \"quotes\"\n"));
     assert_eq!(AGENT.value(key).as_deref(), Some("third, ä and \"quotes\"\n"));
 }
 
+fn value(text: &str) -> Held {
+    Held::Value(text.to_owned())
+}
+
 /// What a watch shows next.
-async fn shown(watch: &mut BoxStream<'_, Result<Watched>>) -> Result<Watched> {
+async fn shown(watch: &mut BoxStream<'_, Result<Held>>) -> Result<Held> {
     let next = tokio::time::timeout(Duration::from_secs(30), watch.next()).await;
     next.expect("a watch shows something").expect("a watch never ends")
 }
 
 /// What a watch shows next that is none of `passed`, which may come any number of times.
-async fn shown_after(watch: &mut BoxStream<'_, Result<Watched>>, passed: &Watched) -> Watched {
+async fn shown_after(watch: &mut BoxStream<'_, Result<Held>>, passed: &Held) -> Held {
     loop {
         let next = shown(watch).await.unwrap();
         if next != *passed {
@@ -72,11 +73,10 @@ async fn shown_after(watch: &mut BoxStream<'_, Result<Watched>>, passed: &Watche
 async fn a_watch_shows_a_key_at_once_and_each_change_of_it() {
     let settings = settings(&AGENT.address);
     let key = "test/watched";
-    let value = |text: &str| Watched::Value(text.to_owned());
     let mut watch = settings.watch(key);
-    assert_eq!(shown(&mut watch).await.unwrap(), Watched::Missing);
+    assert_eq!(shown(&mut watch).await.unwrap(), Held::Missing);
     AGENT.put(key, b"first");
-    assert_eq!(shown_after(&mut watch, &Watched::Missing).await, value("first"));
+    assert_eq!(shown_after(&mut watch, &Held::Missing).await, value("first"));
     for (given, seen) in [
         (&b"second"[..], value("second")),
         (b"", value("")),
@@ -90,12 +90,12 @@ async fn a_watch_shows_a_key_at_once_and_each_change_of_it() {
     AGENT.put(key, b"\xff");
     assert_eq!(
         shown(&mut watch).await.unwrap(),
-        Watched::Unreadable("no text in UTF-8".to_owned())
+        Held::Unreadable("no text in UTF-8".to_owned())
     );
     AGENT.delete(key);
-    assert_eq!(shown(&mut watch).await.unwrap(), Watched::Missing);
+    assert_eq!(shown(&mut watch).await.unwrap(), Held::Missing);
     AGENT.put(key, b"again");
-    assert_eq!(shown_after(&mut watch, &Watched::Missing).await, value("again"));
+    assert_eq!(shown_after(&mut watch, &Held::Missing).await, value("again"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +107,7 @@ async fn a_watch_outlives_the_agent_and_its_memory() {
         agent.put(key, n.to_string().as_bytes());
     }
     let mut watch = settings.watch(key);
-    assert_eq!(shown(&mut watch).await.unwrap(), Watched::Value("19".to_owned()));
+    assert_eq!(shown(&mut watch).await.unwrap(), Held::Value("19".to_owned()));
     let ports = agent.kill();
     let error = shown(&mut watch).await.unwrap_err().to_string();
     assert!(error.contains("reading the key test/watched"), "{error}");
@@ -118,13 +118,13 @@ async fn a_watch_outlives_the_agent_and_its_memory() {
     loop {
         match shown(&mut watch).await {
             Err(_) => {}
-            Ok(seen) => break assert_eq!(seen, Watched::Missing),
+            Ok(seen) => break assert_eq!(seen, Held::Missing),
         }
     }
     agent.put(key, b"anew");
     assert_eq!(
-        shown_after(&mut watch, &Watched::Missing).await,
-        Watched::Value("anew".to_owned())
+        shown_after(&mut watch, &Held::Missing).await,
+        Held::Value("anew".to_owned())
     );
 }
 
@@ -133,17 +133,19 @@ async fn an_empty_value_is_a_value() {
     let settings = settings(&AGENT.address);
     let key = "test/empty";
     AGENT.put(key, b"");
-    assert_eq!(settings.get(key).await.unwrap().as_deref(), Some(""));
+    assert_eq!(settings.get(key).await.unwrap(), value(""));
     assert_eq!(settings.put_if_absent(key, "x").await.unwrap().as_deref(), Some(""));
     settings.put("test/empty-too", "").await.unwrap();
     assert_eq!(AGENT.value("test/empty-too").as_deref(), Some(""));
 }
 
 #[tokio::test]
-async fn a_value_that_is_no_text_is_an_error_that_names_the_key() {
+async fn a_value_that_is_no_text_is_told_as_that_and_is_no_absent_key() {
     let settings = settings(&AGENT.address);
     AGENT.put("test/bytes", b"\xff\x00");
-    let error = settings.get("test/bytes").await.unwrap_err().to_string();
+    let held = settings.get("test/bytes").await.unwrap();
+    assert_eq!(held, Held::Unreadable("no text in UTF-8".to_owned()));
+    let error = settings.put_if_absent("test/bytes", "x").await.unwrap_err().to_string();
     assert!(
         error.contains("test/bytes") && error.contains("UTF-8") && error.contains(&AGENT.address),
         "{error}"
@@ -154,8 +156,8 @@ async fn a_value_that_is_no_text_is_an_error_that_names_the_key() {
 async fn one_key_is_not_taken_for_another_that_begins_the_same() {
     let settings = settings(&AGENT.address);
     AGENT.put("test/prefix-and-more", b"x");
-    assert_eq!(settings.get("test/prefix").await.unwrap(), None);
-    assert_eq!(settings.get("test").await.unwrap(), None);
+    assert_eq!(settings.get("test/prefix").await.unwrap(), Held::Missing);
+    assert_eq!(settings.get("test").await.unwrap(), Held::Missing);
 }
 
 #[tokio::test]
@@ -308,7 +310,7 @@ async fn https_trusts_the_given_authority_only_and_presents_our_certificate() {
     };
     let settings = connect_settings(&presenting).unwrap();
     settings.put("a", "over TLS").await.unwrap();
-    assert_eq!(settings.get("a").await.unwrap().as_deref(), Some("over TLS"));
+    assert_eq!(settings.get("a").await.unwrap(), value("over TLS"));
     assert!(
         connect_settings(&trusting).unwrap().get("a").await.is_err(),
         "without a certificate of ours"
@@ -355,6 +357,12 @@ async fn a_role_waits_for_the_ready_key_and_reads_typed_values() {
     let error = told().await;
     assert!(
         error.contains("hz_logging_cluster_name") && error.contains("\" \"") && error.contains("empty"),
+        "{error}"
+    );
+    agent.put("hz_logging_cluster_name", b"\xff");
+    let error = told().await;
+    assert!(
+        error.contains("hz_logging_cluster_name") && error.contains("no text in UTF-8"),
         "{error}"
     );
     agent.put("hz_logging_cluster_name", b"logs\n");

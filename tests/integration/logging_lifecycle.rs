@@ -50,6 +50,10 @@ impl Engine for GatedStore {
         "a map"
     }
 
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     fn advice(&self) -> String {
         "open the gate".to_owned()
     }

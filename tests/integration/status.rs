@@ -98,7 +98,7 @@ async fn all_instances_are_shown_with_how_they_are_and_since_when() {
             assert_eq!([health.as_str(), &shown_version], ["passing", version]);
             let start = format!("{} (", since.replace('T', " "));
             assert!(
-                shown_since.starts_with(&start) && shown_since.ends_with("s)"),
+                shown_since.starts_with(&start) && shown_since.ends_with(')'),
                 "{shown_since}"
             );
         }

@@ -12,10 +12,10 @@
 
 pub(crate) mod agent;
 pub(crate) mod command;
-pub(crate) mod delay;
 pub(crate) mod engines;
 pub(crate) mod fake;
 pub(crate) mod fleet;
+pub(crate) mod hold;
 pub(crate) mod http;
 pub(crate) mod member;
 pub(crate) mod messages;

@@ -16,7 +16,7 @@ use crate::engine::Unavailable;
 const SOON: Duration = Duration::from_secs(5);
 
 /// Settings whose watches show what a test hands them.
-struct Scripted(Mutex<HashMap<String, mpsc::Receiver<Result<Watched>>>>);
+struct Scripted(Mutex<HashMap<String, mpsc::Receiver<Result<Held>>>>);
 
 impl Settings for Scripted {
     fn describe(&self) -> String {
@@ -31,7 +31,7 @@ impl Settings for Scripted {
         unreachable!("a follower waits for nothing")
     }
 
-    fn get<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+    fn get<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Held>> {
         unreachable!("a follower only watches")
     }
 
@@ -43,7 +43,7 @@ impl Settings for Scripted {
         unreachable!("a follower only watches")
     }
 
-    fn watch<'a>(&'a self, key: &'a str) -> BoxStream<'a, Result<Watched>> {
+    fn watch<'a>(&'a self, key: &'a str) -> BoxStream<'a, Result<Held>> {
         let seen = self.0.lock().unwrap().remove(key).expect("each key is watched once");
         stream::unfold(seen, |mut seen| async { Some((seen.recv().await?, seen)) })
             .chain(stream::pending())
@@ -53,7 +53,7 @@ impl Settings for Scripted {
 
 struct Script {
     follower: Follower,
-    show: HashMap<String, mpsc::Sender<Result<Watched>>>,
+    show: HashMap<String, mpsc::Sender<Result<Held>>>,
 }
 
 fn current() -> EngineSettings {
@@ -79,12 +79,12 @@ fn script(follow_members: bool) -> Script {
 }
 
 impl Script {
-    fn show(&self, key: &str, seen: Result<Watched>) {
+    fn show(&self, key: &str, seen: Result<Held>) {
         self.show[key].try_send(seen).unwrap();
     }
 
     fn value(&self, key: &str, value: &str) {
-        self.show(key, Ok(Watched::Value(value.to_owned())));
+        self.show(key, Ok(Held::Value(value.to_owned())));
     }
 
     /// What it tells next, or `None` where it tells nothing.
@@ -97,7 +97,7 @@ impl Script {
     }
 }
 
-fn away() -> Result<Watched> {
+fn away() -> Result<Held> {
     Err(Unavailable {
         engine: "a script".to_owned(),
         cause: anyhow!("connection refused"),
@@ -121,7 +121,7 @@ async fn keys_that_change_together_are_one_change() {
     let change = async {
         for (key, value) in [("hz_mq_cluster_name", "mq2"), ("hz_mq_members", "b:2,c:3")] {
             tokio::time::sleep(SETTLE / 2).await;
-            script.show[key].try_send(Ok(Watched::Value(value.to_owned()))).unwrap();
+            script.show[key].try_send(Ok(Held::Value(value.to_owned()))).unwrap();
         }
     };
     let (changed, ()) = tokio::join!(timeout(SOON, script.follower.changed()), change);
@@ -140,7 +140,7 @@ async fn a_key_that_never_rests_holds_a_change_up_for_a_limited_time() {
     let show = script.show["mq_name"].clone();
     let restless = tokio::spawn(async move {
         for n in 0.. {
-            show.try_send(Ok(Watched::Value(format!("q{n}")))).unwrap();
+            show.try_send(Ok(Held::Value(format!("q{n}")))).unwrap();
             tokio::time::sleep(SETTLE / 2).await;
         }
     });
@@ -175,7 +175,7 @@ async fn a_bad_value_is_refused_and_counted_once_and_the_last_one_stays() {
     script.value("hz_mq_members", "nowhere");
     script.show(
         "hz_mq_cluster_name",
-        Ok(Watched::Unreadable("no text in UTF-8".to_owned())),
+        Ok(Held::Unreadable("no text in UTF-8".to_owned())),
     );
     assert_eq!(script.changed().await, None);
     assert_eq!(script.follower.report().refused(), 4);
@@ -202,7 +202,7 @@ async fn a_bad_value_is_refused_and_counted_once_and_the_last_one_stays() {
 async fn a_deleted_key_keeps_its_last_value_and_says_so() {
     let mut script = script(true);
     script.value("mq_name", "queue");
-    script.show("mq_name", Ok(Watched::Missing));
+    script.show("mq_name", Ok(Held::Missing));
     assert_eq!(script.changed().await, None);
     assert_eq!(
         script.problems(),
@@ -216,11 +216,11 @@ async fn a_deleted_key_keeps_its_last_value_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn members_that_nobody_named_are_no_deleted_key() {
     let mut script = script(true);
-    script.show("hz_mq_members", Ok(Watched::Missing));
+    script.show("hz_mq_members", Ok(Held::Missing));
     assert_eq!((script.changed().await, script.problems()), (None, vec![]));
     script.value("hz_mq_members", "b:2");
     assert_eq!(script.changed().await.unwrap().members, ["b:2"]);
-    script.show("hz_mq_members", Ok(Watched::Missing));
+    script.show("hz_mq_members", Ok(Held::Missing));
     assert_eq!((script.changed().await, script.problems().len()), (None, 1));
 }
 
@@ -241,7 +241,7 @@ async fn members_that_are_given_are_not_followed() {
     let mut script = script(false);
     assert!(
         script.show["hz_mq_members"]
-            .try_send(Ok(Watched::Value("b:2".to_owned())))
+            .try_send(Ok(Held::Value("b:2".to_owned())))
             .is_ok()
     );
     assert_eq!(script.changed().await, None);

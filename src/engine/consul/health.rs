@@ -96,31 +96,37 @@ pub(super) struct Service {
     pub(super) meta: Option<HashMap<String, String>>,
 }
 
+impl Service {
+    /// Host and port to call, or `None` where there are none that could be called.
+    pub(super) fn place(&self, node: &Node) -> Option<(String, u16)> {
+        let host = if self.address.is_empty() {
+            &node.address
+        } else {
+            &self.address
+        };
+        let port = u16::try_from(self.port).ok().filter(|port| *port > 0)?;
+        (!host.is_empty()).then(|| (host.clone(), port))
+    }
+}
+
 impl Entry {
     /// `None` where it has no address or port that could be called.
     fn instance(self, service: &str) -> Option<Instance> {
-        let Service {
-            id,
-            address,
+        let Self { node, service: found } = self;
+        let Some((host, port)) = found.place(&node) else {
+            let (id, host, port) = (found.id, found.address, found.port);
+            debug!(
+                service,
+                id, host, port, "passed over an instance that has no address to call"
+            );
+            return None;
+        };
+        Some(Instance {
+            id: found.id,
+            host,
             port,
-            meta,
-        } = self.service;
-        let host = if address.is_empty() { self.node.address } else { address };
-        match u16::try_from(port) {
-            Ok(port) if port > 0 && !host.is_empty() => Some(Instance {
-                id,
-                host,
-                port,
-                version: meta.and_then(|mut meta| meta.remove(VERSION_META)),
-            }),
-            _ => {
-                debug!(
-                    service,
-                    id, host, port, "passed over an instance that has no address to call"
-                );
-                None
-            }
-        }
+            version: found.meta.and_then(|mut meta| meta.remove(VERSION_META)),
+        })
     }
 }
 

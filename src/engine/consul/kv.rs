@@ -12,7 +12,7 @@ use rustify::errors::ClientError;
 
 use super::blocking::{self, Answer};
 use super::{Consul, Failure};
-use crate::engine::{Result, Settings, Watched, check_key};
+use crate::engine::{Held, Result, Settings, check_key};
 
 /// How often a key may be deleted between our write, which found it, and our read, which did not.
 const VANISHED_TRIES: usize = 3;
@@ -30,8 +30,12 @@ impl Settings for Consul {
         async { self.leader().await.map_err(|failure| self.unavailable(failure)) }.boxed()
     }
 
-    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
-        async move { self.read(key).await.map_err(|error| self.unavailable(error)) }.boxed()
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Held>> {
+        async move {
+            let held = self.look_at(key, 0).await.map(|answer| answer.content);
+            held.map_err(|error| self.unavailable(error))
+        }
+        .boxed()
     }
 
     fn put_if_absent<'a>(&'a self, key: &'a str, value: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
@@ -47,21 +51,13 @@ impl Settings for Consul {
         async move { self.write(key, value).await.map_err(|error| self.unavailable(error)) }.boxed()
     }
 
-    fn watch<'a>(&'a self, key: &'a str) -> BoxStream<'a, Result<Watched>> {
+    fn watch<'a>(&'a self, key: &'a str) -> BoxStream<'a, Result<Held>> {
         self.watch_by(move |index| self.look_at(key, index))
     }
 }
 
 impl Consul {
-    async fn read(&self, key: &str) -> anyhow::Result<Option<String>> {
-        match self.look_at(key, 0).await?.content {
-            Watched::Value(value) => Ok(Some(value)),
-            Watched::Missing => Ok(None),
-            Watched::Unreadable(why) => Err(anyhow!("the value of the key {key} is {why}")),
-        }
-    }
-
-    async fn look_at(&self, key: &str, index: u64) -> anyhow::Result<Answer<Watched>> {
+    async fn look_at(&self, key: &str, index: u64) -> anyhow::Result<Answer<Held>> {
         check_key(key)?;
         let what = || format!("reading the key {key}");
         let answer = match self.send(ReadKey { key, index }, blocking::deadline(index)).await {
@@ -71,7 +67,7 @@ impl Consul {
                 // It has an index, which `rustify` does not hand out.
                 return Ok(Answer {
                     index: None,
-                    content: Watched::Missing,
+                    content: Held::Missing,
                 });
             }
             Err(failure) => return Err(anyhow::Error::from(failure).context(what())),
@@ -81,7 +77,7 @@ impl Consul {
         let pair = pairs.with_context(what)?.into_iter().find(|pair| pair.key == key);
         Ok(Answer {
             index: Some(index),
-            content: pair.map_or(Watched::Missing, watched),
+            content: pair.map_or(Held::Missing, watched),
         })
     }
 
@@ -91,8 +87,10 @@ impl Consul {
             if self.set(key, value, Some(0)).await? {
                 return Ok(None);
             }
-            if let Some(standing) = self.read(key).await? {
-                return Ok(Some(standing));
+            match self.look_at(key, 0).await?.content {
+                Held::Value(standing) => return Ok(Some(standing)),
+                Held::Unreadable(why) => return Err(anyhow!("the value of the key {key} is {why}")),
+                Held::Missing => {}
             }
         }
         Err(anyhow!(
@@ -122,13 +120,13 @@ impl Consul {
     }
 }
 
-fn watched(pair: KVPair) -> Watched {
+fn watched(pair: KVPair) -> Held {
     // An empty value is `null` in Consul's answer.
     let Some(value) = pair.value else {
-        return Watched::Value(String::new());
+        return Held::Value(String::new());
     };
     let text: std::result::Result<String, _> = value.try_into();
-    text.map_or_else(|_| Watched::Unreadable("no text in UTF-8".to_owned()), Watched::Value)
+    text.map_or_else(|_| Held::Unreadable("no text in UTF-8".to_owned()), Held::Value)
 }
 
 /// `GET /v1/kv/<key>`, which can wait: see [`blocking`]. <https://developer.hashicorp.com/consul/api-docs/kv#read-key>

@@ -82,22 +82,15 @@ impl Check {
 impl From<Checked> for Listed {
     fn from(entry: Checked) -> Self {
         let Checked { node, service, checks } = entry;
+        let place = service.place(&node);
         let mut meta = service.meta.unwrap_or_default();
-        let host = if service.address.is_empty() {
-            node.address
-        } else {
-            service.address
-        };
         let worst = checks
             .iter()
             .filter(|check| check.condition() != Condition::Passing)
             .max_by_key(|check| check.condition() == Condition::Critical);
         Self {
             id: service.id,
-            address: match u16::try_from(service.port) {
-                Ok(port) if port > 0 && !host.is_empty() => Some(format!("{}:{port}", url_host(&host))),
-                _ => None,
-            },
+            address: place.map(|(host, port)| format!("{}:{port}", url_host(&host))),
             version: meta.remove(VERSION_META),
             condition: worst.map_or(Condition::Passing, Check::condition),
             reason: worst.map(Check::reason),

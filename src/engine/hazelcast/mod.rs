@@ -80,6 +80,11 @@ impl<T: OnCluster> Engine for T {
         OnCluster::object_name(self)
     }
 
+    fn identity(&self) -> Option<String> {
+        let cluster_id = self.cluster().client.cluster_id()?;
+        Some(format!("{} in {cluster_id}", OnCluster::object_name(self)))
+    }
+
     fn advice(&self) -> String {
         "start it with `scripts/engines.sh up`, or name other members with --hazelcast or HZ_NETWORK_PUBLICADDRESS; \
          a wrong name of the cluster is put right with `svc populate-kv --overwrite`"

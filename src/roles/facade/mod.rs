@@ -20,11 +20,10 @@ use serde_json::{Map, Value, json};
 
 use self::post::Posted;
 use self::tries::Service;
-use super::followed::{Followed, Opening};
+use super::followed::{Followed, MAILBOX};
 use super::instance::{self, Identity};
 use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::InstanceOptions;
-use crate::config;
 use crate::discovery::Discovery;
 use crate::engine::{self, Mailbox, Registry};
 use crate::http::client::Client;
@@ -35,14 +34,6 @@ use crate::http::server::Handler;
 
 /// The role's name, in `GET /health`, in the log, and on the mailbox.
 const ROLE: &str = "facade";
-
-/// How the mailbox is had.
-const MAILBOX: Opening<dyn Mailbox> = Opening {
-    role: ROLE,
-    what: "mailbox",
-    keys: config::MAILBOX,
-    connect: |at| engine::connect_mailbox(&at.cluster_name, &at.object_name, &at.members, ROLE),
-};
 
 /// How long a request may take from the moment on that it is read. A client is to have its 503 within 5 s.
 const DEADLINE: Duration = Duration::from_millis(4700);
@@ -68,7 +59,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> an
     let open = {
         let (facade, registry) = (facade.clone(), registry.clone());
         async move |health: &Health, _: &engine::Registration| {
-            let mailbox = MAILBOX.open(settings, &options, health).await?;
+            let mailbox = MAILBOX.open(ROLE, settings, &options, health).await?;
             facade.open(mailbox, &registry).await;
             Ok(())
         }

@@ -89,6 +89,10 @@ impl Engine for Scripted {
         "a queue"
     }
 
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     fn advice(&self) -> String {
         String::new()
     }

@@ -11,23 +11,14 @@ use tokio::net::TcpListener;
 
 use self::routes::Logging;
 use super::LOGGING_SERVICE;
-use super::followed::{Followed, Opening};
+use super::followed::{Followed, LOG_STORE};
 use super::instance::{Bound, Identity};
 use crate::cli::InstanceOptions;
-use crate::config;
 use crate::engine::{self, LogStore, Registration, Registry};
 use crate::http::health::Health;
 
 /// The role's name, in `GET /health` and in the log.
 const ROLE: &str = "logging";
-
-/// How the log store is had.
-const LOG_STORE: Opening<dyn LogStore> = Opening {
-    role: ROLE,
-    what: "log store",
-    keys: config::LOG,
-    connect: |at| engine::connect_log(&at.cluster_name, &at.object_name, &at.members),
-};
 
 /// Runs one instance until `stop` is done.
 ///
@@ -44,7 +35,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> an
         listen: options.listen.clone(),
     };
     let bound = identity.bind().await?;
-    let open = async |health: &Health| LOG_STORE.open(settings, &options, health).await;
+    let open = async |health: &Health| LOG_STORE.open(ROLE, settings, &options, health).await;
     live(bound, registry, open, stop).await
 }
 

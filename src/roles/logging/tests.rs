@@ -73,6 +73,10 @@ impl Engine for MemoryStore {
         "a map"
     }
 
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
     fn advice(&self) -> String {
         "let it succeed".to_owned()
     }

@@ -26,11 +26,10 @@ use self::deliverer::Deliverer;
 use self::progress::Progress;
 use super::MESSAGES_SERVICE;
 use super::deadline::within;
-use super::followed::{Followed, Opening};
+use super::followed::{Followed, MAILBOX};
 use super::instance::{self, Identity};
 use super::listing::LeftOut;
 use crate::cli::InstanceOptions;
-use crate::config;
 use crate::discovery::Discovery;
 use crate::engine::{self, DeliveredMessage, Mailbox};
 use crate::http::health::Health;
@@ -40,14 +39,6 @@ use crate::http::server::Handler;
 
 /// The role's name, in `GET /health` and in the log.
 const ROLE: &str = "messages";
-
-/// How the mailbox is had.
-const MAILBOX: Opening<dyn Mailbox> = Opening {
-    role: ROLE,
-    what: "mailbox",
-    keys: config::MAILBOX,
-    connect: |at| engine::connect_mailbox(&at.cluster_name, &at.object_name, &at.members, ROLE),
-};
 
 /// Runs one instance until `stop` is done.
 ///
@@ -66,9 +57,9 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
     let stop = stop.shared();
     let mut deliverer = None;
     let open = async |health: &Health, registration: &engine::Registration| {
-        let mailbox = MAILBOX.open(settings, &options, health).await?;
+        let mailbox = MAILBOX.open(ROLE, settings, &options, health).await?;
         deliverer = Some(Deliverer::start(
-            mailbox.changes(),
+            mailbox.named(),
             registration.id(),
             live(Discovery::follow(registry.clone(), MESSAGES_SERVICE)),
             messages.progress.clone(),

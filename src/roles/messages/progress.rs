@@ -102,6 +102,15 @@ impl Rounds {
         }
     }
 
+    /// It is looked at no more, since too many were named after it.
+    pub(super) fn let_go(&self) {
+        warn!(
+            engine = self.engine,
+            name = self.name,
+            "too many mailboxes were named since: this one is not looked at any more, and what comes into it waits there"
+        );
+    }
+
     /// For how long the settings have named another mailbox; `None` where they name this one.
     pub(super) fn former_for(&self) -> Option<Duration> {
         self.former_since.get().map(Instant::elapsed)

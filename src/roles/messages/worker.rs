@@ -18,6 +18,7 @@ use super::progress::{Progress, Rounds};
 use super::turns::Turns;
 use crate::engine::{self, Batch, Item, Mailbox};
 use crate::roles::deadline::within;
+use crate::roles::followed::Named;
 
 /// Longest time between two looks: hints that something was put in may be lost.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -45,8 +46,8 @@ const FAILURES: usize = 16;
 pub(super) struct Worker {
     /// Where items wait.
     source: Arc<dyn Mailbox>,
-    /// Where they are delivered.
-    named: watch::Receiver<Arc<dyn Mailbox>>,
+    /// Where they are delivered: its current one.
+    named: watch::Receiver<Named<dyn Mailbox>>,
     own: String,
     live: Live,
     progress: Arc<Progress>,
@@ -54,10 +55,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Delivers what waits in `source` into the mailbox that `named` shows, in the name of the instance `own`.
+    /// Delivers what waits in `source` into the mailbox that is named, in the name of the instance `own`.
     pub(super) fn new(
         source: Arc<dyn Mailbox>,
-        named: watch::Receiver<Arc<dyn Mailbox>>,
+        named: watch::Receiver<Named<dyn Mailbox>>,
         own: String,
         live: Live,
         progress: Arc<Progress>,
@@ -78,7 +79,7 @@ impl Worker {
         let mut stop = pin!(stop);
         let mut turns = Turns::new(self.own.clone());
         let mut news = self.source.news();
-        let mut pauses = pauses();
+        let mut pauses = Pauses::usual();
         loop {
             if !Arc::ptr_eq(&self.source, &self.target()) {
                 self.rounds.is_former();
@@ -89,12 +90,12 @@ impl Worker {
                 match outcome {
                     Ok(left) => {
                         self.rounds.went_well();
-                        pauses = self::pauses();
+                        pauses = Pauses::usual();
                         next_look(begun, self.look_every(left), &mut news).await;
                     }
                     Err(reason) => {
                         self.rounds.failed(reason);
-                        tokio::time::sleep(self.pause(pauses.next())).await;
+                        tokio::time::sleep(pauses.next(self.is_long_former())).await;
                     }
                 }
             };
@@ -108,7 +109,7 @@ impl Worker {
 
     /// Where to deliver now.
     fn target(&self) -> Arc<dyn Mailbox> {
-        self.named.borrow().clone()
+        self.named.borrow().current.clone()
     }
 
     fn is_long_former(&self) -> bool {
@@ -121,15 +122,6 @@ impl Worker {
             FORMER_LOOK_EVERY
         } else {
             LOOK_EVERY
-        }
-    }
-
-    /// The time to the next round after one that failed.
-    fn pause(&self, usual: Option<Duration>) -> Duration {
-        if self.is_long_former() {
-            FORMER_LOOK_EVERY
-        } else {
-            usual.unwrap_or(FAILED_MAX)
         }
     }
 
@@ -218,9 +210,33 @@ async fn next_look(last: Instant, every: Duration, news: &mut BoxStream<'_, ()>)
     while let Some(Some(())) = news.next().now_or_never() {}
 }
 
-fn pauses() -> ExponentialBackoff {
-    let growing = ExponentialBuilder::new()
-        .with_min_delay(FAILED_MIN)
-        .with_max_delay(FAILED_MAX);
-    growing.with_jitter().without_max_times().build()
+/// The pauses between rounds that fail, one after the other.
+struct Pauses {
+    growing: ExponentialBackoff,
+    /// Where they stop to grow.
+    most: Duration,
+}
+
+impl Pauses {
+    fn usual() -> Self {
+        Self::up_to(FAILED_MAX)
+    }
+
+    fn up_to(most: Duration) -> Self {
+        let growing = ExponentialBuilder::new()
+            .with_min_delay(FAILED_MIN)
+            .with_max_delay(most);
+        Self {
+            growing: growing.with_jitter().without_max_times().build(),
+            most,
+        }
+    }
+
+    /// The next one. Those of a mailbox that `is_long_former` grow further.
+    fn next(&mut self, is_long_former: bool) -> Duration {
+        if is_long_former && self.most < FORMER_LOOK_EVERY {
+            *self = Self::up_to(FORMER_LOOK_EVERY);
+        }
+        self.growing.next().unwrap_or(self.most)
+    }
 }

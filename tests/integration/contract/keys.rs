@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use futures_util::future::join_all;
 use serde_json::json;
+use tokio::task::block_in_place;
 use uuid::Uuid;
 
-use crate::support::fleet::{Fleet, ask, eventually, request};
+use crate::support::fleet::{Fleet, SOON, ask, eventually, request};
 use crate::support::raw::{Answer, RawClient};
 
 /// Posts at once, by turns to each facade.
@@ -118,9 +119,10 @@ async fn a_retry_after_the_connection_was_cut_before_the_answer_is_the_same_mess
         let (key, text) = (Uuid::now_v7(), format!("cut {round}"));
         let mut client = RawClient::connect(facades[round % 2]).await;
         client.send(post(key, &text)).await;
-        if round % 3 > 0 {
-            // Anywhere on its way: to the log, to the mailbox, or its answer to the client.
-            tokio::time::sleep(std::time::Duration::from_micros(400 * round as u64)).await;
+        // On its way to the log, to the mailbox, or to the client.
+        if let Some(step) = [None, Some("sending to be logged"), Some(" logged"), Some("handed over")][round % 4] {
+            let line = format!("{step} identifier=\"{key}\"");
+            block_in_place(|| fleet.facades[round % 2].wait_for_line(&line, SOON));
         }
         drop(client);
         // As a client does: again, through whichever facade.

@@ -14,6 +14,7 @@ use super::super::progress::Progress;
 use super::scripted::Scripted;
 use crate::engine::{Batch, Item, Mailbox};
 use crate::message::Message;
+use crate::roles::followed::Named;
 
 /// In the time of a test: more than any rule lets pass.
 pub(super) const LONG: Duration = Duration::from_secs(60);
@@ -51,11 +52,19 @@ pub(super) struct Running {
 }
 
 fn start(mailbox: &Arc<Scripted>, own: &str, live: &'static [&'static str]) -> Running {
-    start_on(watch::channel::<Arc<dyn Mailbox>>(mailbox.clone()).1, own, live)
+    start_on(
+        watch::channel(Named::new(mailbox.clone() as Arc<dyn Mailbox>)).1,
+        own,
+        live,
+    )
 }
 
 /// The same, from the mailbox that is named there.
-pub(super) fn start_on(named: watch::Receiver<Arc<dyn Mailbox>>, own: &str, live: &'static [&'static str]) -> Running {
+pub(super) fn start_on(
+    named: watch::Receiver<Named<dyn Mailbox>>,
+    own: &str,
+    live: &'static [&'static str],
+) -> Running {
     let progress = Arc::new(Progress::default());
     let (stop, stopped) = oneshot::channel();
     let live = Arc::new(|| live.iter().map(|id| (*id).to_owned()).collect());

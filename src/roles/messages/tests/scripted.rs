@@ -22,6 +22,7 @@ fn steps(operation: &str, token: &[u8]) -> [String; 2] {
 }
 
 pub(super) struct Scripted {
+    name: String,
     state: Mutex<State>,
     news: Notify,
     /// A step in `State::gated` waits for a permit.
@@ -45,17 +46,24 @@ pub(super) struct State {
     pub(super) looks: Vec<Instant>,
     /// Delivered entries that cannot be read.
     pub(super) skipped: u64,
+    /// What it has in common with others that lead to the same queue.
+    pub(super) identity: Option<String>,
     /// Where else an item may be kept before it is taken out of here.
     pub(super) kept_in: Option<Arc<Scripted>>,
 }
 
 impl Scripted {
     pub(super) fn new(items: impl IntoIterator<Item = Item>) -> Arc<Self> {
+        Self::named("a queue", items)
+    }
+
+    pub(super) fn named(name: &str, items: impl IntoIterator<Item = Item>) -> Arc<Self> {
         let state = State {
             waiting: items.into_iter().collect(),
             ..State::default()
         };
         Arc::new(Self {
+            name: name.to_owned(),
             state: Mutex::new(state),
             news: Notify::new(),
             gate: Semaphore::new(0),
@@ -132,7 +140,11 @@ impl Engine for Scripted {
     }
 
     fn object_name(&self) -> &str {
-        "a queue"
+        &self.name
+    }
+
+    fn identity(&self) -> Option<String> {
+        self.state().identity.clone()
     }
 
     fn advice(&self) -> String {

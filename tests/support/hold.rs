@@ -1,45 +1,40 @@
-//! A TCP proxy that passes everything on, and can hold it for as long as a test says.
+//! A TCP proxy that passes everything on, whatever it is, and can hold it for as long as a test says.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-
-/// Longer than any test holds anything.
-const FOREVER: Duration = Duration::from_secs(3600);
 
 /// Pieces on their way in one direction.
 const PIECES: usize = 1024;
 
 /// Ends with this value, and its connections too.
-pub(crate) struct Delay {
+pub(crate) struct Hold {
     address: SocketAddr,
-    held_until: watch::Sender<Instant>,
+    held: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
-impl Delay {
+impl Hold {
     /// A proxy before `upstream`, which holds nothing yet.
     pub(crate) async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let held_until = watch::Sender::new(Instant::now());
-        let held = held_until.subscribe();
+        let held = watch::Sender::new(false);
+        let holds = held.subscribe();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut links = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                links.spawn(link(client, upstream, held.clone()));
+                links.spawn(link(client, upstream, holds.clone()));
             }
         });
         Self {
             address,
-            held_until,
+            held,
             _tasks: tasks,
         }
     }
@@ -48,18 +43,18 @@ impl Delay {
         self.address
     }
 
-    /// Holds what is on its way and what comes, both ways, until [`Delay::release`].
+    /// Holds what is on its way and what comes, both ways, until [`Hold::release`].
     pub(crate) fn hold(&self) {
-        self.held_until.send_replace(Instant::now() + FOREVER);
+        self.held.send_replace(true);
     }
 
     /// Passes on what was held, and all that comes.
     pub(crate) fn release(&self) {
-        self.held_until.send_replace(Instant::now());
+        self.held.send_replace(false);
     }
 }
 
-async fn link(client: TcpStream, upstream: SocketAddr, held: watch::Receiver<Instant>) {
+async fn link(client: TcpStream, upstream: SocketAddr, held: watch::Receiver<bool>) {
     let Ok(server) = TcpStream::connect(upstream).await else {
         return;
     };
@@ -74,7 +69,7 @@ async fn link(client: TcpStream, upstream: SocketAddr, held: watch::Receiver<Ins
 async fn pass(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
-    mut held: watch::Receiver<Instant>,
+    mut held: watch::Receiver<bool>,
 ) {
     let (pieces, mut waiting) = mpsc::channel::<Vec<u8>>(PIECES);
     let read = async move {
@@ -87,7 +82,7 @@ async fn pass(
     };
     let write = async {
         while let Some(piece) = waiting.recv().await {
-            if held.wait_for(|until| *until <= Instant::now()).await.is_err() || to.write_all(&piece).await.is_err() {
+            if held.wait_for(|held| !held).await.is_err() || to.write_all(&piece).await.is_err() {
                 return;
             }
         }
