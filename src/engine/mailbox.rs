@@ -40,6 +40,16 @@ pub struct Item {
     pub content: std::result::Result<Batch, String>,
 }
 
+/// What a look at the mailbox shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// What waits, the longest waiting first; where more waits than the engine hands over in one answer, a part of it from
+    /// the front.
+    pub items: Vec<Item>,
+    /// Whether that is all. Of a part, the rest is seen once this was taken out.
+    pub is_all: bool,
+}
+
 /// One part of all that was delivered, as [`Mailbox::all`] hands it out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeliveredPage {
@@ -64,8 +74,8 @@ pub trait Mailbox: Engine {
     /// twice, under one id.
     fn offer<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Offered>>;
 
-    /// All that waits, the longest waiting first. It stays where it is.
-    fn look(&self) -> BoxFuture<'_, Result<Vec<Item>>>;
+    /// What waits, all of it or a part from the front. It stays where it is.
+    fn look(&self) -> BoxFuture<'_, Result<Looked>>;
 
     /// Delivers a batch in the name of the instance `by`. One of this id that was delivered before stays as it is.
     fn store<'a>(&'a self, batch: &'a Batch, by: &'a str) -> BoxFuture<'a, Result<()>>;

@@ -15,7 +15,7 @@ use futures_util::stream::BoxStream;
 
 use crate::message::Message;
 
-pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, MAX_BATCH_BYTES, Mailbox, Offered};
+pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered};
 pub use registry::{Condition, Instance, Listed, Registration, Registry, rfc3339};
 
 /// An engine did not do what it was asked for: away, too slow, or refusing.

@@ -13,6 +13,7 @@
 mod support;
 
 mod away;
+mod backlog;
 mod backups;
 mod deliveries;
 mod heartbeat;

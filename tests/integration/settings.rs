@@ -156,7 +156,7 @@ async fn another_queue_under_load_with_a_facade_that_does_not_hear_of_it_and_a_m
     let cluster = &Engines::shared().mq;
     let (former, named) = (mailbox(cluster, &fleet.name), mailbox(cluster, &other));
     eventually("nothing waits in either queue", async || {
-        former.look().await.unwrap().is_empty() && named.look().await.unwrap().is_empty()
+        former.look().await.unwrap().items.is_empty() && named.look().await.unwrap().items.is_empty()
     })
     .await;
     let (in_former, in_named) = (delivered(&*former).await, delivered(&*named).await);
@@ -233,7 +233,7 @@ async fn another_cluster_and_its_members_take_effect_together() {
     let posted = end(&load, clients).await;
     let (named, former) = (mailbox(queue, &fleet.name), mailbox(map, &fleet.name));
     eventually("nothing waits in either queue", async || {
-        former.look().await.unwrap().is_empty() && named.look().await.unwrap().is_empty()
+        former.look().await.unwrap().items.is_empty() && named.look().await.unwrap().items.is_empty()
     })
     .await;
     let (in_former, in_named) = (delivered(&*former).await, delivered(&*named).await);

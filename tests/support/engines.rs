@@ -69,6 +69,15 @@ impl Engines {
     /// # Panics
     /// With all that the script said, if they do not start.
     pub(crate) fn start(options: &Options) -> Self {
+        Self::start_with(options, &[])
+    }
+
+    /// The same, each member with so large a heap, as Java's `-Xmx` takes it.
+    pub(crate) fn start_with_heap(options: &Options, heap: &str) -> Self {
+        Self::start_with(options, &[("HZ_HEAP", heap)])
+    }
+
+    fn start_with(options: &Options, environment: &[(&str, &str)]) -> Self {
         let directory = std::env::temp_dir().join(format!("svc-engines-{}", uuid::Uuid::now_v7()));
         let mut command = script("run", &directory);
         command.arg("--free-ports");
@@ -78,6 +87,7 @@ impl Engines {
             command.arg("--no-consul");
         }
         let mut script = command
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -169,7 +169,7 @@ pub(crate) fn texts<'a>(messages: impl IntoIterator<Item = &'a Message>) -> BTre
 
 /// Waits until nothing waits: what was delivered is removed a moment later.
 pub(crate) async fn until_empty(system: &System) {
-    let empty = async { while !system.mailbox.look().await.unwrap().is_empty() {} };
+    let empty = async { while !system.mailbox.look().await.unwrap().items.is_empty() {} };
     tokio::time::timeout(SOON, empty)
         .await
         .expect("the queue does not get empty");

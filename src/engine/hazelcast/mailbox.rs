@@ -1,14 +1,24 @@
 //! Adapter: the mailbox in a Hazelcast queue and two maps beside it.
 
+use std::time::Duration;
+
 use anyhow::anyhow;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::whole::Whole;
 use super::{Cluster, OnCluster, item};
-use crate::engine::{Batch, DeliveredMessage, DeliveredPage, Item, MAX_BATCH_BYTES, Mailbox, Offered, Result};
+use crate::engine::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered, Result};
 use crate::hazelcast::{self, Data, ItemEvent, Json, Map, Notice, Queue, ToData};
+
+/// How long a look may take, all that it asks of the cluster taken together.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(4200);
+
+/// How long the whole of a queue may take to come. One that is larger than the client takes costs a connection with each try.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The mailbox as a queue of JSON values, and beside it the maps `<queue>_delivered` (batch id → JSON value) and
 /// `<queue>_rejected` (a hash of the bytes → JSON value), so that other clients read and write the same ones.
@@ -16,6 +26,7 @@ use crate::hazelcast::{self, Data, ItemEvent, Json, Map, Notice, Queue, ToData};
 pub(in crate::engine) struct HazelcastMailbox {
     cluster: Cluster,
     queue: Queue,
+    whole: Whole,
     delivered: Map,
     rejected: Map,
 }
@@ -36,6 +47,7 @@ impl HazelcastMailbox {
         let client = &cluster.client;
         Ok(Self {
             queue: client.queue(queue_name),
+            whole: Whole::default(),
             delivered: client.map(format!("{queue_name}_delivered")),
             rejected: client.map(format!("{queue_name}_rejected")),
             cluster,
@@ -52,6 +64,43 @@ impl HazelcastMailbox {
         }
         let has_room = self.queue.offer(&item).await?;
         Ok(if has_room { Offered::Accepted } else { Offered::Full })
+    }
+
+    /// The whole queue, which comes in one answer; its head alone, where that was or may be too much.
+    async fn look_at_queue(&self) -> anyhow::Result<Looked> {
+        let end = Instant::now() + LOOK_TIMEOUT;
+        let rest = || end.saturating_duration_since(Instant::now());
+        if self.whole.is_in_doubt() {
+            let queue = self.queue.clone().with_timeout(rest());
+            let (size, head) = try_join(queue.size(), queue.peek()).await?;
+            if !self.whole.is_asked_for(size) {
+                return Ok(Looked {
+                    items: head.into_iter().map(found).collect(),
+                    is_all: false,
+                });
+            }
+        }
+        let queue = self.queue.clone().with_timeout(rest().min(WHOLE_TIMEOUT));
+        match queue.iterator().await {
+            Ok(items) => {
+                self.whole.came();
+                Ok(Looked {
+                    items: items.into_iter().map(found).collect(),
+                    is_all: true,
+                })
+            }
+            Err(error) => {
+                if let Some(most) = self.whole.did_not_come() {
+                    warn!(
+                        queue = self.queue.name(),
+                        most,
+                        "what waits does not come in one answer: it is delivered from the front, one item at a time, until \
+                         no more than `most` are left"
+                    );
+                }
+                Err(error.into())
+            }
+        }
     }
 
     async fn deliver(&self, batch: &Batch, by: &str) -> anyhow::Result<()> {
@@ -114,12 +163,8 @@ impl Mailbox for HazelcastMailbox {
         Box::pin(async { self.outcome(self.put_in(batch).await) })
     }
 
-    fn look(&self) -> BoxFuture<'_, Result<Vec<Item>>> {
-        Box::pin(async {
-            let items = self.queue.iterator().await;
-            let items = items.map_err(|error| self.cluster.unavailable(error))?;
-            Ok(items.into_iter().map(found).collect())
-        })
+    fn look(&self) -> BoxFuture<'_, Result<Looked>> {
+        Box::pin(async { self.outcome(self.look_at_queue().await) })
     }
 
     fn store<'a>(&'a self, batch: &'a Batch, by: &'a str) -> BoxFuture<'a, Result<()>> {

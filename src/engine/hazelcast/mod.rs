@@ -3,6 +3,7 @@
 mod item;
 mod log;
 mod mailbox;
+mod whole;
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::engine::{Batch, DeliveredPage, Engine, Instance, Item, Listed, Offered, Registration, Unavailable};
+use crate::engine::{Batch, DeliveredPage, Engine, Instance, Item, Listed, Looked, Offered, Registration, Unavailable};
 use crate::http::request::BodyRoom;
 use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 
@@ -121,7 +121,7 @@ impl Mailbox for Scripted {
         .boxed()
     }
 
-    fn look(&self) -> BoxFuture<'_, engine::Result<Vec<Item>>> {
+    fn look(&self) -> BoxFuture<'_, engine::Result<Looked>> {
         unreachable!("the facade only offers")
     }
 

@@ -16,7 +16,7 @@ use tracing::{debug, error};
 use super::deliverer::Live;
 use super::progress::{Progress, Rounds};
 use super::turns::Turns;
-use crate::engine::{self, Batch, Item, Mailbox};
+use crate::engine::{self, Batch, Item, Looked, Mailbox};
 use crate::roles::deadline::within;
 use crate::roles::followed::Named;
 
@@ -41,6 +41,15 @@ const PIPELINE: usize = 128;
 
 /// A round begins no further item after so many failures: the mailbox is away, and not one item at fault.
 const FAILURES: usize = 16;
+
+/// What a round leaves waiting.
+#[derive(Clone, Copy)]
+enum Rest {
+    /// So many items that it saw, to others.
+    Others(usize),
+    /// What the look did not show.
+    Unseen,
+}
 
 /// Delivers from one mailbox, into the one that is named now: itself, until another one is.
 pub(super) struct Worker {
@@ -88,10 +97,10 @@ impl Worker {
             let outcome = self.guarded_round(&mut turns).await;
             let wait = async {
                 match outcome {
-                    Ok(left) => {
+                    Ok(rest) => {
                         self.rounds.went_well();
                         pauses = Pauses::usual();
-                        next_look(begun, self.look_every(left), &mut news).await;
+                        next_look(begun, self.look_every(rest), &mut news).await;
                     }
                     Err(reason) => {
                         self.rounds.failed(reason);
@@ -116,17 +125,17 @@ impl Worker {
         self.rounds.former_for().is_some_and(|time| time >= FORMER_FOR)
     }
 
-    /// The time to the next look, where the last one left so many items to others.
-    fn look_every(&self, left: usize) -> Duration {
-        if self.is_long_former() && left == 0 {
-            FORMER_LOOK_EVERY
-        } else {
-            LOOK_EVERY
+    /// The time to the next look, where the last round left so much.
+    fn look_every(&self, rest: Rest) -> Duration {
+        match rest {
+            Rest::Unseen => LOOK_GAP,
+            Rest::Others(0) if self.is_long_former() => FORMER_LOOK_EVERY,
+            Rest::Others(_) => LOOK_EVERY,
         }
     }
 
     /// A round; a fault of this program in it must not end the deliveries.
-    async fn guarded_round(&self, turns: &mut Turns) -> Result<usize, String> {
+    async fn guarded_round(&self, turns: &mut Turns) -> Result<Rest, String> {
         match AssertUnwindSafe(self.round(turns)).catch_unwind().await {
             Ok(outcome) => outcome.map_err(|error| error.to_string()),
             Err(_) => {
@@ -136,14 +145,20 @@ impl Worker {
         }
     }
 
-    /// Looks, and delivers what is this instance's to deliver. Returns how many items it left to others.
+    /// Looks, and delivers what is this instance's to deliver. Of a part of what waits that is all of it: as long as one of
+    /// these waits, nobody sees what is behind, so it is left to nobody, at the cost of a double effort.
     ///
     /// # Errors
     /// The first thing that failed. All else was done, unless too much failed.
-    async fn round(&self, turns: &mut Turns) -> engine::Result<usize> {
-        let items = within(&*self.source, self.source.look()).await??;
-        let due = turns.due(&items, (self.live)(), Instant::now());
-        let left = items.len().saturating_sub(due.len());
+    async fn round(&self, turns: &mut Turns) -> engine::Result<Rest> {
+        let Looked { items, is_all } = within(&*self.source, self.source.look()).await??;
+        let (due, rest) = if is_all {
+            let due = turns.due(&items, (self.live)(), Instant::now());
+            let left = items.len().saturating_sub(due.len());
+            (due, Rest::Others(left))
+        } else {
+            (items.iter().collect(), Rest::Unseen)
+        };
         let failures = AtomicUsize::new(0);
         let handled = due.into_iter().map(|item| self.unless_away(&failures, item).boxed());
         // Nothing is begun yet.
@@ -153,7 +168,7 @@ impl Worker {
             .buffer_unordered(PIPELINE)
             .fold(Ok(()), first_failure)
             .await?;
-        Ok(left)
+        Ok(rest)
     }
 
     /// Handles one item, unless so much has failed already that it would, too.

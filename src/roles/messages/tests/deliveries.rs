@@ -310,6 +310,26 @@ async fn looks_are_5_ms_apart_however_much_is_put_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_mailbox_that_shows_one_item_at_a_time_is_emptied_at_once_by_whoever_looks() {
+    for live in [&[][..], &["a", "dead"], &["a", "b", "c", "d"]] {
+        let mailbox = Scripted::new(batches(200).into_iter().chain([junk("x")]));
+        mailbox.state().shown = Some(1);
+        let began = Instant::now();
+        let _running = start(&mailbox, "a", live);
+        until(|| mailbox.is_empty()).await;
+        assert!(
+            began.elapsed() < Duration::from_secs(4),
+            "{live:?}: {:?}",
+            began.elapsed()
+        );
+        assert_eq!(mailbox.delivered_by().len(), 200);
+        let looks = mailbox.state().looks.clone();
+        let gaps = looks.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.min().unwrap() >= Duration::from_millis(5));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_mailbox_is_away_it_is_tried_at_growing_intervals_with_one_word_at_each_end() {
     let log = Log::default();
     let _logging = log.listen();

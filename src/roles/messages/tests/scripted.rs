@@ -10,7 +10,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::engine::{self, Batch, DeliveredMessage, DeliveredPage, Engine, Item, Mailbox, Offered, Unavailable};
+use crate::engine::{
+    self, Batch, DeliveredMessage, DeliveredPage, Engine, Item, Looked, Mailbox, Offered, Unavailable,
+};
 use crate::message::Message;
 
 /// What a step is called in the script: the operation, or the operation and the item's token.
@@ -32,6 +34,8 @@ pub(super) struct Scripted {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) waiting: Vec<Item>,
+    /// How many of them a look shows, where that is not all.
+    pub(super) shown: Option<usize>,
     /// By batch: who delivered it, and its messages.
     pub(super) delivered: BTreeMap<String, (String, Vec<Message>)>,
     /// By token: the reason.
@@ -168,11 +172,16 @@ impl Mailbox for Scripted {
         unreachable!("a messages instance offers nothing")
     }
 
-    fn look(&self) -> BoxFuture<'_, engine::Result<Vec<Item>>> {
+    fn look(&self) -> BoxFuture<'_, engine::Result<Looked>> {
         async {
             self.state().looks.push(Instant::now());
             self.step("look", b"").await?;
-            Ok(self.state().waiting.clone())
+            let state = self.state();
+            let shown = state.shown.unwrap_or(usize::MAX).min(state.waiting.len());
+            Ok(Looked {
+                items: state.waiting.iter().take(shown).cloned().collect(),
+                is_all: shown == state.waiting.len(),
+            })
         }
         .boxed()
     }
