@@ -1,6 +1,6 @@
 //! [`Followed`]: the engine that a role uses, which is the one that the settings name now.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -160,6 +160,40 @@ impl<T: Engine + ?Sized + 'static> Followed<T> {
             json!({ "refused": self.report.refused(), "not_in_force": problems }),
         );
         details.into()
+    }
+}
+
+/// What a role's handler has of an engine: nothing before it is opened and after it is closed.
+pub(super) struct Slot<T: ?Sized>(RwLock<Option<Followed<T>>>);
+
+impl<T: ?Sized> Default for Slot<T> {
+    fn default() -> Self {
+        Self(RwLock::new(None))
+    }
+}
+
+impl<T: Engine + ?Sized + 'static> Slot<T> {
+    pub(super) fn open(&self, followed: Followed<T>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(followed);
+    }
+
+    /// Nothing holds the engine any more but who is at work with it.
+    pub(super) fn close(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// [`Followed::now`]
+    pub(super) fn now(&self) -> Option<Arc<T>> {
+        self.read().as_ref().map(Followed::now)
+    }
+
+    /// [`Followed::details`]
+    pub(super) fn details(&self) -> Option<Value> {
+        self.read().as_ref().map(Followed::details)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Option<Followed<T>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

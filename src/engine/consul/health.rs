@@ -23,7 +23,9 @@ impl Consul {
 
     async fn passing(&self, service: &str, index: u64) -> anyhow::Result<Answer<Vec<Instance>>> {
         let what = || format!("the live instances of {service}");
-        let sent = self.send(Passing { service, index }, blocking::deadline(index)).await;
+        let sent = self
+            .send(ServiceHealth::passing(service, index), blocking::deadline(index))
+            .await;
         let answer = sent.map_err(anyhow::Error::from).with_context(what)?;
         let index = blocking::index_of(&answer).with_context(what)?;
         let entries = answer.parse().map_err(Failure::from).map_err(anyhow::Error::from);
@@ -45,13 +47,34 @@ fn instances(service: &str, entries: Vec<Entry>) -> Vec<Instance> {
     instances
 }
 
-/// `GET /v1/health/service/<name>?passing`, which `consulrs` does not have.
-struct Passing<'a> {
+/// `GET /v1/health/service/<name>`, which `consulrs` does not have.
+pub(super) struct ServiceHealth<'a> {
     service: &'a str,
+    passing: bool,
     index: u64,
 }
 
-impl Endpoint for Passing<'_> {
+impl<'a> ServiceHealth<'a> {
+    /// The passing instances; see [`blocking`] for the index.
+    fn passing(service: &'a str, index: u64) -> Self {
+        Self {
+            service,
+            passing: true,
+            index,
+        }
+    }
+
+    /// All instances, at once.
+    pub(super) fn all(service: &'a str) -> Self {
+        Self {
+            service,
+            passing: false,
+            index: 0,
+        }
+    }
+}
+
+impl Endpoint for ServiceHealth<'_> {
     type Response = Vec<Entry>;
     const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
     const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
@@ -65,16 +88,27 @@ impl Endpoint for Passing<'_> {
     }
 
     fn query(&self) -> std::result::Result<Option<String>, ClientError> {
-        Ok(blocking::query(Some("passing=true"), self.index))
+        Ok(blocking::query(self.passing.then_some("passing=true"), self.index))
     }
 }
 
 /// One instance in Consul's answer, as far as it is of use here.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
-    node: Node,
-    service: Service,
+pub(super) struct Entry {
+    pub(super) node: Node,
+    pub(super) service: Service,
+    /// Those of its node among them.
+    pub(super) checks: Vec<Check>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Check {
+    /// `passing`, `warning` or `critical`.
+    pub(super) status: String,
+    pub(super) name: String,
+    pub(super) output: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,7 +146,9 @@ impl Service {
 impl Entry {
     /// `None` where it has no address or port that could be called.
     fn instance(self, service: &str) -> Option<Instance> {
-        let Self { node, service: found } = self;
+        let Self {
+            node, service: found, ..
+        } = self;
         let Some((host, port)) = found.place(&node) else {
             let (id, host, port) = (found.id, found.address, found.port);
             debug!(
@@ -146,6 +182,7 @@ mod tests {
                 port,
                 meta: meta.map(|version| HashMap::from([("svc".to_owned(), version.to_owned())])),
             },
+            checks: Vec::new(),
         };
         let found = instances(
             "s",

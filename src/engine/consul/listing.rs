@@ -1,12 +1,9 @@
 //! Who is registered, whatever the checks say. <https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service>
 
 use anyhow::Context;
-use rustify::endpoint::Endpoint;
-use rustify::enums::{RequestMethod, RequestType, ResponseType};
-use serde::Deserialize;
 
 use super::agent::{SINCE_META, VERSION_META, url_host};
-use super::health::{Node, Service};
+use super::health::{Check, Entry, ServiceHealth};
 use super::{Consul, one_line};
 use crate::engine::{Condition, Listed};
 
@@ -16,49 +13,15 @@ const REASON_CHARS: usize = 300;
 impl Consul {
     /// All instances of a service: see [`Registry::all`](crate::engine::Registry::all).
     pub(super) async fn list(&self, service: &str) -> anyhow::Result<Vec<Listed>> {
-        let entries = self.call(All { service }).await.map_err(anyhow::Error::from);
+        let entries = self
+            .call(ServiceHealth::all(service))
+            .await
+            .map_err(anyhow::Error::from);
         let entries = entries.with_context(|| format!("the instances of {service}"))?;
         let mut listed: Vec<Listed> = entries.into_iter().map(Listed::from).collect();
         listed.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(listed)
     }
-}
-
-/// `GET /v1/health/service/<name>`, which `consulrs` does not have.
-struct All<'a> {
-    service: &'a str,
-}
-
-impl Endpoint for All<'_> {
-    type Response = Vec<Checked>;
-    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
-    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
-
-    fn path(&self) -> String {
-        format!("health/service/{}", self.service)
-    }
-
-    fn method(&self) -> RequestMethod {
-        RequestMethod::GET
-    }
-}
-
-/// One instance and its checks, those of its node among them.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Checked {
-    node: Node,
-    service: Service,
-    checks: Vec<Check>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Check {
-    /// `passing`, `warning` or `critical`.
-    status: String,
-    name: String,
-    output: String,
 }
 
 impl Check {
@@ -79,9 +42,9 @@ impl Check {
     }
 }
 
-impl From<Checked> for Listed {
-    fn from(entry: Checked) -> Self {
-        let Checked { node, service, checks } = entry;
+impl From<Entry> for Listed {
+    fn from(entry: Entry) -> Self {
+        let Entry { node, service, checks } = entry;
         let place = service.place(&node);
         let mut meta = service.meta.unwrap_or_default();
         let worst = checks
@@ -115,7 +78,7 @@ mod tests {
             .map(|[status, name, output]| json!({ "Status": status, "Name": name, "Output": output }))
             .collect();
         let entry = json!({ "Node": { "Address": "10.0.0.9" }, "Service": service, "Checks": checks });
-        Listed::from(serde_json::from_value::<Checked>(entry).unwrap())
+        Listed::from(serde_json::from_value::<Entry>(entry).unwrap())
     }
 
     #[test]

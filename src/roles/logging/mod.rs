@@ -65,11 +65,11 @@ async fn live(
 ) -> anyhow::Result<()> {
     let logging = Arc::new(Logging::default());
     let open = async |health: &Health, _: &Registration| {
-        logging.open(open(health).await?);
+        logging.store.open(open(health).await?);
         Ok(())
     };
     let outcome = bound.run(registry, logging.clone(), open, stop).await;
-    logging.close();
+    logging.store.close();
     outcome
 }
 

@@ -10,8 +10,8 @@
 //! Where the log store is known to be away, the 503 comes at once and names it: a facade tries elsewhere before the
 //! store's time is up, and would not hear what is missing.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use hyper::{Method, StatusCode};
@@ -24,35 +24,18 @@ use crate::http::request::Request;
 use crate::http::server::Handler;
 use crate::message::Message;
 use crate::roles::deadline::within;
-use crate::roles::followed::Followed;
+use crate::roles::followed::Slot;
 use crate::roles::listing::LeftOut;
 
 /// What all requests of an instance share.
 #[derive(Default)]
 pub(super) struct Logging {
-    /// `None` before the log store is opened and after it is closed.
-    store: RwLock<Option<Followed<dyn LogStore>>>,
+    pub(super) store: Slot<dyn LogStore>,
     /// Entries that were left out of answers since the start, because they are no messages.
     skipped: Arc<AtomicU64>,
 }
 
 impl Logging {
-    pub(super) fn open(&self, store: Followed<dyn LogStore>) {
-        *self.store.write().unwrap_or_else(PoisonError::into_inner) = Some(store);
-    }
-
-    pub(super) fn close(&self) {
-        *self.store.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn opened(&self) -> Option<Arc<dyn LogStore>> {
-        self.read().as_ref().map(Followed::now)
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Option<Followed<dyn LogStore>>> {
-        self.store.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// `GET /logs`: the texts, or with `full=true` the messages.
     async fn list(&self, store: Arc<dyn LogStore>, full: bool) -> Result<Reply, HttpError> {
         let messages = messages(store, self.skipped.clone());
@@ -67,7 +50,8 @@ impl Logging {
 impl Handler for Logging {
     async fn handle(&self, request: Request) -> Result<Reply, HttpError> {
         let store = self
-            .opened()
+            .store
+            .now()
             .ok_or_else(|| HttpError::unavailable("the log store is not open"))?;
         // For every path, also those that look at no parameter: what is malformed is not acted on.
         let query = request.query()?;
@@ -87,8 +71,8 @@ impl Handler for Logging {
 
     fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
-        if let Some(store) = &*self.read() {
-            details.insert("log_store".to_owned(), store.details());
+        if let Some(store) = self.store.details() {
+            details.insert("log_store".to_owned(), store);
         }
         details.insert(
             "skipped_entries".to_owned(),

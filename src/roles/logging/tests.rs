@@ -157,7 +157,7 @@ struct Router {
 impl Router {
     fn new(store: MemoryStore) -> Router {
         let (logging, store) = (Logging::default(), Arc::new(store));
-        logging.open(Followed::fixed(store.clone()));
+        logging.store.open(Followed::fixed(store.clone()));
         Router { logging, store }
     }
 

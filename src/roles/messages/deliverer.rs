@@ -161,14 +161,14 @@ impl Workers {
             first.worker.abort();
         }
         let rounds = self.progress.rounds(&*mailbox);
-        let worker = Worker::new(
-            mailbox.clone(),
-            self.named.clone(),
-            self.own.clone(),
-            self.live.clone(),
-            self.progress.clone(),
-            rounds.clone(),
-        );
+        let worker = Worker {
+            source: mailbox.clone(),
+            named: self.named.clone(),
+            own: self.own.clone(),
+            live: self.live.clone(),
+            progress: self.progress.clone(),
+            rounds: rounds.clone(),
+        };
         let stop = self.stop.clone();
         self.looked_at.push_back(LookedAt {
             mailbox,

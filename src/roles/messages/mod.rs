@@ -13,8 +13,8 @@ mod rendezvous;
 mod turns;
 mod worker;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use futures_util::FutureExt;
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
@@ -26,7 +26,7 @@ use self::deliverer::Deliverer;
 use self::progress::Progress;
 use super::MESSAGES_SERVICE;
 use super::deadline::within;
-use super::followed::{Followed, MAILBOX};
+use super::followed::{MAILBOX, Slot};
 use super::instance::{self, Identity};
 use super::listing::LeftOut;
 use crate::cli::InstanceOptions;
@@ -65,14 +65,14 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
             messages.progress.clone(),
             stop.clone(),
         ));
-        messages.open(mailbox);
+        messages.mailbox.open(mailbox);
         Ok(())
     };
     let outcome = instance::run(identity, registry.clone(), messages.clone(), open, stop.clone()).await;
     if let Some(deliverer) = deliverer {
         deliverer.finish().await;
     }
-    messages.close();
+    messages.mailbox.close();
     outcome
 }
 
@@ -89,30 +89,13 @@ fn live(discovery: Discovery) -> deliverer::Live {
 /// What all requests of an instance share.
 #[derive(Default)]
 struct Messages {
-    /// `None` before the mailbox is opened and after it is closed.
-    mailbox: RwLock<Option<Followed<dyn Mailbox>>>,
+    mailbox: Slot<dyn Mailbox>,
     progress: Arc<Progress>,
     /// Entries that were left out of answers since the start, because they are no deliveries.
     skipped: Arc<AtomicU64>,
 }
 
 impl Messages {
-    fn open(&self, mailbox: Followed<dyn Mailbox>) {
-        *self.mailbox.write().unwrap_or_else(PoisonError::into_inner) = Some(mailbox);
-    }
-
-    fn close(&self) {
-        *self.mailbox.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn opened(&self) -> Option<Arc<dyn Mailbox>> {
-        self.read().as_ref().map(Followed::now)
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Option<Followed<dyn Mailbox>>> {
-        self.mailbox.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// `GET /messages`: the texts, or with `full=true` the messages and who delivered them.
     async fn list(&self, mailbox: Arc<dyn Mailbox>, full: bool) -> Result<Reply, HttpError> {
         let delivered = delivered(mailbox, self.skipped.clone());
@@ -148,7 +131,8 @@ fn listed<T>(page: Vec<DeliveredMessage>, as_listed: impl Fn(DeliveredMessage) -
 impl Handler for Messages {
     async fn handle(&self, request: Request) -> Result<Reply, HttpError> {
         let mailbox = self
-            .opened()
+            .mailbox
+            .now()
             .ok_or_else(|| HttpError::unavailable("the mailbox is not open"))?;
         // For every path, also those that look at no parameter: what is malformed is not acted on.
         let query = request.query()?;
@@ -161,8 +145,8 @@ impl Handler for Messages {
 
     fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
-        if let Some(mailbox) = &*self.read() {
-            details.insert("mailbox".to_owned(), mailbox.details());
+        if let Some(mailbox) = self.mailbox.details() {
+            details.insert("mailbox".to_owned(), mailbox);
         }
         details.insert("deliveries".to_owned(), self.progress.details());
         details.insert(

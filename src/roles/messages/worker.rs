@@ -54,35 +54,17 @@ enum Rest {
 /// Delivers from one mailbox, into the one that is named now: itself, until another one is.
 pub(super) struct Worker {
     /// Where items wait.
-    source: Arc<dyn Mailbox>,
+    pub(super) source: Arc<dyn Mailbox>,
     /// Where they are delivered: its current one.
-    named: watch::Receiver<Named<dyn Mailbox>>,
-    own: String,
-    live: Live,
-    progress: Arc<Progress>,
-    rounds: Arc<Rounds>,
+    pub(super) named: watch::Receiver<Named<dyn Mailbox>>,
+    /// Id of the instance in whose name it delivers.
+    pub(super) own: String,
+    pub(super) live: Live,
+    pub(super) progress: Arc<Progress>,
+    pub(super) rounds: Arc<Rounds>,
 }
 
 impl Worker {
-    /// Delivers what waits in `source` into the mailbox that is named, in the name of the instance `own`.
-    pub(super) fn new(
-        source: Arc<dyn Mailbox>,
-        named: watch::Receiver<Named<dyn Mailbox>>,
-        own: String,
-        live: Live,
-        progress: Arc<Progress>,
-        rounds: Arc<Rounds>,
-    ) -> Self {
-        Self {
-            source,
-            named,
-            own,
-            live,
-            progress,
-            rounds,
-        }
-    }
-
     /// Round after round, none of which is cancelled half-way.
     pub(super) async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);

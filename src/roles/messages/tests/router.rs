@@ -13,6 +13,7 @@ use super::super::*;
 use super::scripted::Scripted;
 use crate::http::request::BodyRoom;
 use crate::message::Message;
+use crate::roles::followed::Followed;
 
 async fn ask(messages: &Messages, method: Method, target: &str) -> Reply {
     let request = hyper::Request::builder().method(method).uri(target);
@@ -30,7 +31,7 @@ async fn body(reply: Reply) -> Value {
 
 fn opened(mailbox: &Arc<Scripted>) -> Messages {
     let messages = Messages::default();
-    messages.open(Followed::fixed(mailbox.clone()));
+    messages.mailbox.open(Followed::fixed(mailbox.clone()));
     messages
 }
 
