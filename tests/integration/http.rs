@@ -435,10 +435,11 @@ async fn what_is_no_request_is_refused_with_the_bare_status() {
         (431, format!("GET /list HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(500_000))),
     ];
     for (status, request) in cases {
+        let shown = request.chars().take(50).collect::<String>();
+        println!("{shown:?}, {} bytes", request.len());
         let mut client = server.client().await;
         client.send(&request).await;
         let all = client.rest().await;
-        let shown = request.chars().take(50).collect::<String>();
         assert!(
             all.starts_with(format!("HTTP/1.1 {status} ").as_bytes()),
             "{shown}: {}",
