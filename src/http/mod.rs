@@ -8,8 +8,8 @@
 //! - [`client`]: calls from one instance to another.
 //! - [`throttle`]: keeps what happens with every request from flooding the log.
 //!
-//! What hyper refuses before a handler sees it has the bare status: 400, 414 (a target over 65,534 bytes), 431
-//! (more than 100 headers, or a head that overflows its buffer of about 400 KiB).
+//! What is refused before a handler sees it, mostly by hyper, has the bare status: 400, 414 (a target over 65,534 bytes),
+//! 431 (more than 100 headers, or more than 262,144 bytes of them).
 
 use std::any::Any;
 

@@ -61,6 +61,14 @@ pub fn json_pieces(pieces: impl Stream<Item = Result<Bytes, Broken>> + Send + 's
     with_body(StatusCode::OK, body::streamed(pieces))
 }
 
+/// The status alone, and the end of the connection: what hyper answers to what is no request.
+pub(super) fn bare(status: StatusCode) -> Reply {
+    let mut reply = Response::new(body::whole(Bytes::new()));
+    *reply.status_mut() = status;
+    close_after(&mut reply);
+    reply
+}
+
 /// Tells the client when to ask again.
 pub(super) fn ask_again(reply: &mut Reply) {
     reply

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::{Method, Response};
+use hyper::{HeaderMap, Method, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::error;
@@ -24,6 +24,12 @@ use super::server::{Handler, Limits};
 
 /// Where every role tells whether it can take requests.
 const HEALTH_PATH: &str = "/health";
+
+/// Most bytes in the headers of a request, written as usual: `name: value` and the end of the line.
+///
+/// hyper's own limit is that of its buffer, and holds for a head that has not arrived whole when the buffer is full: a
+/// larger one that comes fast enough is let through. This one is lower, and holds however a head comes.
+const MAX_HEADER_BYTES: usize = 256 * 1024;
 
 /// What all connections of a server share.
 pub(super) struct Service<H> {
@@ -53,8 +59,11 @@ impl<H: Handler> Service<H> {
         request: hyper::Request<Incoming>,
         working: Working,
     ) -> Result<Response<Held>, Infallible> {
+        let has_too_much = header_bytes(request.headers()) > MAX_HEADER_BYTES;
         let request = Request::new(request, self.limits.body_read, self.room.clone());
-        let (reply, place) = if request.path() == HEALTH_PATH {
+        let (reply, place) = if has_too_much {
+            (reply::bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), None)
+        } else if request.path() == HEALTH_PATH {
             (self.health(request.method()), None)
         } else {
             match self.admit() {
@@ -117,6 +126,14 @@ impl<H: Handler> Service<H> {
         }
         reply
     }
+}
+
+/// See [`MAX_HEADER_BYTES`].
+fn header_bytes(headers: &HeaderMap) -> usize {
+    let lines = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    lines.sum()
 }
 
 /// A body that keeps its request counted until it is handed over or given up.

@@ -432,6 +432,11 @@ async fn what_is_no_request_is_refused_with_the_bare_status() {
         (414, format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(65_534))),
         (414, format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(300_000))),
         (431, format!("GET /list HTTP/1.1\r\n{many}\r\n")),
+        (431, format!("GET /list HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(262_140))),
+        (
+            431,
+            format!("GET /health HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(300_000)),
+        ),
         (431, format!("GET /list HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(500_000))),
     ];
     for (status, request) in cases {
@@ -455,6 +460,15 @@ async fn a_target_of_65534_bytes_reaches_the_handler() {
     let answer = server.get(&format!("/{}", "x".repeat(65_533))).await;
     assert_eq!(answer.status, 404);
     assert_eq!(answer.json()["error"]["code"], "not_found");
+}
+
+#[tokio::test]
+async fn headers_of_262144_bytes_reach_the_handler() {
+    let server = Server::start(patient()).await;
+    let mut client = server.client().await;
+    let value = "y".repeat(262_144 - "x: \r\n".len());
+    client.send(format!("GET /list HTTP/1.1\r\nx: {value}\r\n\r\n")).await;
+    assert_eq!(client.answer().await.status, 200);
 }
 
 #[tokio::test]

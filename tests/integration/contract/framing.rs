@@ -54,6 +54,11 @@ fn no_requests(path: &str) -> Vec<Row> {
         (431, "101 headers", headed(&many)),
         (
             431,
+            "a header of 300,000 bytes",
+            headed(&format!("x: {}\r\n", "y".repeat(300_000))),
+        ),
+        (
+            431,
             "a header of 500,000 bytes",
             headed(&format!("x: {}\r\n", "y".repeat(500_000))),
         ),
