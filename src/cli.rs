@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::values::Url;
 use self::values::{parse_advertised, parse_duration, parse_host, parse_key, parse_limit, parse_port, parse_url};
 use crate::config::{self, KEYS, Key};
+use crate::engine::EngineOptions;
 use crate::engine::consul::{self, ConsulOptions, Token};
 use crate::telemetry;
 
@@ -116,7 +118,7 @@ pub enum Role {
 pub struct PopulateKvOptions {
     /// Where the settings are written.
     #[command(flatten)]
-    pub consul: ConsulArgs,
+    pub engines: EngineArgs,
 
     /// When to give up, and which key says that all is there.
     #[command(flatten)]
@@ -136,7 +138,7 @@ pub struct PopulateKvOptions {
 pub struct StatusOptions {
     /// The registry.
     #[command(flatten)]
-    pub consul: ConsulArgs,
+    pub engines: EngineArgs,
 
     /// How long to wait for Consul where it is not there: a number and ms, s, m or h; 0s tries once
     // Not by SVC_WAIT, which is for starts: whoever asks wants an answer now.
@@ -169,7 +171,7 @@ pub struct InstanceOptions {
 
     /// Where the settings are read, the instance is registered, and the other instances are found.
     #[command(flatten)]
-    pub consul: ConsulArgs,
+    engines: EngineArgs,
 
     /// Members of the role's Hazelcast cluster, which keeps the logs for logging and has the queue for facade and
     /// messages: comma list of host:port [default: the members that the settings name]
@@ -216,6 +218,47 @@ pub struct StartArgs {
     #[arg(long, env = config::READY_KEY_ENV, value_name = "KEY", default_value = config::READY_KEY)]
     #[arg(value_parser = parse_key)]
     pub ready_key: String,
+}
+
+impl InstanceOptions {
+    /// Where the engines are.
+    ///
+    /// # Errors
+    /// [`Misuse`] as [`EngineArgs::options`].
+    pub fn engines(&self) -> anyhow::Result<EngineOptions> {
+        self.engines.options()
+    }
+
+    /// The members of the role's cluster, where they are given and there is a cluster.
+    pub fn members(&self) -> Option<&[String]> {
+        self.hazelcast.as_deref().filter(|_| self.engines.local.is_none())
+    }
+}
+
+/// Which engines there are: the embedded ones, or Consul and what its settings name.
+#[derive(Args, Debug)]
+pub struct EngineArgs {
+    /// Use the embedded engines in this folder instead of Consul and Hazelcast; all processes of this machine that name it
+    /// share them
+    // Beside it, `check_engines` refuses the options of servers.
+    #[arg(long, env = "SVC_LOCAL", value_name = "DIR")]
+    local: Option<PathBuf>,
+
+    #[command(flatten)]
+    consul: ConsulArgs,
+}
+
+impl EngineArgs {
+    /// What was given, as the engines take it.
+    ///
+    /// # Errors
+    /// [`Misuse`] where `--consul`, or `CONSUL_HOST` and `CONSUL_PORT`, make no address.
+    pub fn options(&self) -> anyhow::Result<EngineOptions> {
+        Ok(match &self.local {
+            Some(folder) => EngineOptions::Folder(folder.clone()),
+            None => EngineOptions::Servers(self.consul.options()?),
+        })
+    }
 }
 
 /// Where Consul is. The rest of it is in the environment only: nobody should have a token on a command line.
@@ -328,6 +371,7 @@ impl Cli {
             .clone()
             .try_get_matches_from(&arguments)
             .map_err(|error| name_the_source(error, &command, &arguments))?;
+        check_engines(command, &matches)?;
         Self::from_arg_matches(&matches)
     }
 }
@@ -354,6 +398,29 @@ impl fmt::Display for Misuse {
 }
 
 impl std::error::Error for Misuse {}
+
+/// Refuses servers on a command line that leads to a folder. The variables that name servers are left alone: a shell may
+/// have them for other work.
+fn check_engines(mut command: Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    let Some((_, matches)) = matches.subcommand() else {
+        return Ok(());
+    };
+    let is_there = |name: &str| matches!(matches.try_contains_id(name), Ok(true));
+    let is_typed = |name: &&str| is_there(name) && matches.value_source(name) == Some(ValueSource::CommandLine);
+    match ["consul", "hazelcast"].iter().find(|name| is_typed(name)) {
+        Some(server) if is_there("local") => {
+            let from = match matches.value_source("local") {
+                Some(ValueSource::EnvVariable) => "the environment variable SVC_LOCAL",
+                _ => "--local",
+            };
+            let why = format!(
+                "--{server} names a server, and {from} the embedded engines, which need none: give one of the two"
+            );
+            Err(command.error(ErrorKind::ArgumentConflict, why))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Says of a value that cannot be used if it comes from the environment: the message names an option that nobody gave.
 fn name_the_source(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {

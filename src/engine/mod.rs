@@ -3,18 +3,19 @@
 //! A role sees these traits and cannot tell which engine is behind them.
 
 pub mod consul;
+mod engines;
 mod hazelcast;
 mod mailbox;
 mod registry;
 
 use std::fmt;
-use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::message::Message;
 
+pub use engines::{EngineOptions, Engines};
 pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered};
 pub use registry::{Condition, Instance, Listed, Registration, Registry, rfc3339};
 
@@ -39,61 +40,6 @@ impl std::error::Error for Unavailable {}
 
 /// What an engine answers.
 pub type Result<T> = std::result::Result<T, Unavailable>;
-
-/// The settings that `options` lead to.
-///
-/// Nothing is asked of the engine yet: whether it is there, [`Settings::ready`] tells.
-///
-/// # Errors
-/// Where the options cannot work: a malformed address, a certificate that cannot be read, a token that is no header value.
-pub fn connect_settings(options: &consul::ConsulOptions) -> anyhow::Result<Arc<dyn Settings>> {
-    Ok(Arc::new(consul::Consul::new(options)?))
-}
-
-/// The registry that `options` lead to.
-///
-/// Nothing is asked of the engine yet.
-///
-/// # Errors
-/// Where the options cannot work: a malformed address, a certificate that cannot be read, a token that is no header value.
-pub fn connect_registry(options: &consul::ConsulOptions) -> anyhow::Result<Arc<dyn Registry>> {
-    Ok(Arc::new(consul::Consul::new(options)?))
-}
-
-/// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`).
-///
-/// It begins to connect, and goes on until it is dropped: [`Engine::ready`] tells whether it is there.
-///
-/// # Errors
-/// Where `members` is empty or one of them is malformed.
-pub fn connect_log(cluster_name: &str, map_name: &str, members: &[String]) -> anyhow::Result<Arc<dyn LogStore>> {
-    Ok(Arc::new(hazelcast::HazelcastLog::start(
-        cluster_name,
-        map_name,
-        members,
-    )?))
-}
-
-/// The mailbox of the queue `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`). The cluster shows
-/// `role` as who uses it.
-///
-/// It begins to connect, and goes on until it is dropped: [`Engine::ready`] tells whether it is there.
-///
-/// # Errors
-/// Where `members` is empty or one of them is malformed.
-pub fn connect_mailbox(
-    cluster_name: &str,
-    queue_name: &str,
-    members: &[String],
-    role: &str,
-) -> anyhow::Result<Arc<dyn Mailbox>> {
-    Ok(Arc::new(hazelcast::HazelcastMailbox::start(
-        cluster_name,
-        queue_name,
-        members,
-        role,
-    )?))
-}
 
 /// Checks that `key` can name a setting: 1 or more of `A-Z a-z 0-9 . - _`, parts divided by `/`.
 ///

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -10,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::cli::InstanceOptions;
 use crate::config::{self, EngineKeys, EngineSettings, Follower, Report};
-use crate::engine::{self, Engine, LogStore, Mailbox, Settings, Unavailable};
+use crate::engine::{Engine, Engines, LogStore, Mailbox, Unavailable};
 use crate::http::health::Health;
 use crate::wait::{NotYet, Wait};
 
@@ -18,15 +19,22 @@ use crate::wait::{NotYet, Wait};
 pub(super) const LOG_STORE: Part<dyn LogStore> = Part {
     what: "log store",
     keys: config::LOG,
-    connect: |at, _| engine::connect_log(&at.cluster_name, &at.object_name, &at.members),
+    connect: |engines, at, _| engines.log(&at.cluster_name, &at.object_name, &at.members).boxed(),
 };
 
 /// The mailbox, as a role has it by the settings.
 pub(super) const MAILBOX: Part<dyn Mailbox> = Part {
     what: "mailbox",
     keys: config::MAILBOX,
-    connect: |at, role| engine::connect_mailbox(&at.cluster_name, &at.object_name, &at.members, role),
+    connect: |engines, at, role| {
+        engines
+            .mailbox(&at.cluster_name, &at.object_name, &at.members, role)
+            .boxed()
+    },
 };
+
+/// Begins to connect.
+type Connect<T> = for<'a> fn(&'a Engines, &'a EngineSettings, &'a str) -> BoxFuture<'a, anyhow::Result<Arc<T>>>;
 
 /// What a role uses of an engine.
 pub(super) struct Part<T: ?Sized> {
@@ -35,7 +43,7 @@ pub(super) struct Part<T: ?Sized> {
     /// Which settings name it.
     keys: EngineKeys,
     /// Begins to connect to the one that these name, for the role of this name.
-    connect: fn(&EngineSettings, &str) -> anyhow::Result<Arc<T>>,
+    connect: Connect<T>,
 }
 
 /// An engine that was opened, and is replaced when the settings name another. Who is at work with one works on with it.
@@ -70,23 +78,25 @@ impl<T: Engine + ?Sized + 'static> Part<T> {
     pub(super) async fn open(
         self,
         role: &'static str,
-        settings: Arc<dyn Settings>,
+        engines: Engines,
         options: &InstanceOptions,
         health: &Health,
     ) -> anyhow::Result<Followed<T>> {
+        let settings = engines.settings()?;
         let wait = wait(options.start.wait, health);
         health.waiting(format!("waiting for {}", settings.describe()));
-        let given = options.hazelcast.as_deref();
+        let given = options.members();
         let ready_key = &options.start.ready_key;
         let found = self.keys.wait_for(&*settings, ready_key, &wait, given).await?;
         let mut follower = Follower::new(settings, &self.keys, given.is_none(), found.clone());
-        let (in_use, engine) = self.reach(role, found, &mut follower, &wait, health).await?;
+        let (in_use, engine) = self.reach(role, &engines, found, &mut follower, &wait, health).await?;
         self.say(role, "opened", &*engine);
         let (publish, named) = watch::channel(Named::new(engine));
         let report = follower.report();
         let mover = Mover {
             part: self,
             role,
+            engines,
             follower,
             in_use,
             publish,
@@ -104,13 +114,14 @@ impl<T: Engine + ?Sized + 'static> Part<T> {
     async fn reach(
         &self,
         role: &str,
+        engines: &Engines,
         mut named: EngineSettings,
         follower: &mut Follower,
         wait: &Wait<'_>,
         health: &Health,
     ) -> anyhow::Result<(EngineSettings, Arc<T>)> {
         loop {
-            let engine = (self.connect)(&named, role)?;
+            let engine = (self.connect)(engines, &named, role).await?;
             health.waiting(format!("waiting for {}", engine.describe()));
             tokio::select! {
                 reached = reach(&*engine, wait) => {
@@ -201,6 +212,7 @@ impl<T: Engine + ?Sized + 'static> Slot<T> {
 struct Mover<T: ?Sized> {
     part: Part<T>,
     role: &'static str,
+    engines: Engines,
     follower: Follower,
     in_use: EngineSettings,
     publish: watch::Sender<Named<T>>,
@@ -222,7 +234,7 @@ impl<T: Engine + ?Sized + 'static> Mover<T> {
         if wanted == self.in_use {
             return None;
         }
-        let engine = match (self.part.connect)(&wanted, self.role) {
+        let engine = match (self.part.connect)(&self.engines, &wanted, self.role).await {
             Ok(engine) => engine,
             Err(error) => {
                 let (role, what) = (self.role, self.part.what);

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::cli::{Misuse, PopulateKvOptions};
 use crate::config::{self, READY_VALUE};
-use crate::engine::{self, Held, Result, Settings};
+use crate::engine::{Engines, Held, Result, Settings};
 use crate::wait::Wait;
 
 /// Waits for the engine, writes the keys, the ready key last. Ends early when `stop` resolves.
@@ -16,7 +16,7 @@ use crate::wait::Wait;
 /// Where the options cannot work, the engine does not come or does not take a write in time, or `stop` came first.
 pub async fn run(options: PopulateKvOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let values = with_ready_key(&options)?;
-    let settings = engine::connect_settings(&options.consul.options()?)?;
+    let settings = Engines::at(options.engines.options()?)?.settings()?;
     let wait = Wait::up_to(options.start.wait);
     tokio::select! {
         outcome = populate(&*settings, &values, options.overwrite, &wait) => outcome,

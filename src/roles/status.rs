@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::StatusOptions;
-use crate::engine::{self, Listed, Registry, rfc3339};
+use crate::engine::{Engines, Listed, Registry, rfc3339};
 use crate::wait::{NotYet, Wait};
 
 /// What is shown, in this order.
@@ -25,7 +25,7 @@ const UNKNOWN: &str = "-";
 /// Where the options cannot work, the registry cannot be read in time, or the output cannot be written. A reader who has
 /// read enough is no error.
 pub async fn run(options: StatusOptions) -> anyhow::Result<()> {
-    let registry = engine::connect_registry(&options.consul.options()?)?;
+    let registry = Engines::at(options.engines.options()?)?.registry()?;
     let services = Wait::up_to(options.wait).until(|| read(&*registry)).await?;
     let text = if options.json {
         json(&services)?

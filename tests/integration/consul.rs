@@ -1,7 +1,7 @@
 //! The Consul adapter, against a real agent and against what a real one never answers.
 
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -9,28 +9,15 @@ use futures_util::stream::BoxStream;
 use serde_json::json;
 use svc::config::{self, EngineSettings};
 use svc::engine::consul::{ConsulOptions, Token};
-use svc::engine::{Held, Result, Settings, connect_settings};
+use svc::engine::{Held, Result};
 use svc::wait::Wait;
 
 use crate::support::agent::{Agent, Folder, program};
 use crate::support::fake::Fake;
+use crate::support::ports::{self, consul_options, settings};
 
 /// One agent for the tests whose keys are their own.
 static AGENT: LazyLock<Agent> = LazyLock::new(Agent::start);
-
-fn options(address: &str) -> ConsulOptions {
-    ConsulOptions {
-        address: address.to_owned(),
-        token: None,
-        ca_cert: None,
-        client_cert: None,
-        client_key: None,
-    }
-}
-
-fn settings(address: &str) -> Arc<dyn Settings> {
-    connect_settings(&options(address)).unwrap()
-}
 
 #[tokio::test]
 async fn a_key_is_absent_then_has_the_first_value_then_the_last_put() {
@@ -269,9 +256,16 @@ async fn the_token_does_not_follow_a_redirect() {
     let server = Fake::with_body("307 Temporary Redirect", &location, "");
     let with_token = ConsulOptions {
         token: Some(Token::new("secret")),
-        ..options(&server.address)
+        ..consul_options(&server.address)
     };
-    assert!(connect_settings(&with_token).unwrap().get("a").await.is_err());
+    assert!(
+        ports::servers(with_token.clone())
+            .settings()
+            .unwrap()
+            .get("a")
+            .await
+            .is_err()
+    );
     assert_eq!(server.requests().len(), 1);
     assert_eq!(elsewhere.requests(), Vec::<String>::new());
 }
@@ -301,25 +295,31 @@ async fn https_trusts_the_given_authority_only_and_presents_our_certificate() {
     let address = format!("https://{}", agent.address);
     let trusting = ConsulOptions {
         ca_cert: Some(file("consul-agent-ca.pem")),
-        ..options(&address)
+        ..consul_options(&address)
     };
     let presenting = ConsulOptions {
         client_cert: Some(file("dc1-client-consul-0.pem")),
         client_key: Some(file("dc1-client-consul-0-key.pem")),
         ..trusting.clone()
     };
-    let settings = connect_settings(&presenting).unwrap();
+    let settings = ports::servers(presenting.clone()).settings().unwrap();
     settings.put("a", "over TLS").await.unwrap();
     assert_eq!(settings.get("a").await.unwrap(), value("over TLS"));
     assert!(
-        connect_settings(&trusting).unwrap().get("a").await.is_err(),
+        ports::servers(trusting.clone())
+            .settings()
+            .unwrap()
+            .get("a")
+            .await
+            .is_err(),
         "without a certificate of ours"
     );
     let unknown = ConsulOptions {
         ca_cert: None,
         ..presenting
     };
-    let error = connect_settings(&unknown)
+    let error = ports::servers(unknown.clone())
+        .settings()
         .unwrap()
         .get("a")
         .await

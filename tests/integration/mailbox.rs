@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
-use svc::engine::{self, Batch, DeliveredMessage, Item, Looked, Mailbox, Offered};
+use svc::engine::{Batch, DeliveredMessage, Item, Looked, Mailbox, Offered};
 use svc::hazelcast::{Client, Config, Json};
 use svc::message::Message;
 use uuid::Uuid;
 
 use crate::support::engines::{Cluster, Engines};
+use crate::support::ports;
 use crate::support::{python, texts};
 
 /// Longer than anything here takes on a busy machine.
@@ -35,12 +36,7 @@ fn cluster() -> &'static Cluster {
 impl Own {
     async fn open() -> Self {
         let name = format!("test-{}", Uuid::new_v4());
-        let members: Vec<String> = cluster()
-            .members
-            .iter()
-            .map(|member| member.address.to_string())
-            .collect();
-        let mailbox = engine::connect_mailbox(cluster().name, &name, &members, "test").unwrap();
+        let mailbox = ports::mailbox(cluster(), &name).await;
         let ready = async { while mailbox.ready().await.is_err() {} };
         tokio::time::timeout(SOON, ready).await.unwrap();
         Self { mailbox, name }

@@ -1,18 +1,18 @@
 //! The registry in Consul, against a real agent and against what a real one never answers.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use svc::discovery::Discovery;
-use svc::engine::consul::ConsulOptions;
-use svc::engine::{Instance, Registration, Registry, connect_registry};
+use svc::engine::{Instance, Registration};
 use svc::registration::Registered;
 use tokio::time::{Instant, timeout};
 
 use crate::support::agent::Agent;
 use crate::support::fake::{self, Fake};
+use crate::support::ports::registry;
 
 /// Longer than a change takes to be seen everywhere: an agent keeps a query for 10 s.
 const SOON: Duration = Duration::from_secs(20);
@@ -22,17 +22,6 @@ const AGAIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// One agent for the tests whose services are their own.
 static AGENT: LazyLock<Agent> = LazyLock::new(Agent::start);
-
-fn registry(address: &str) -> Arc<dyn Registry> {
-    let options = ConsulOptions {
-        address: address.to_owned(),
-        token: None,
-        ca_cert: None,
-        client_cert: None,
-        client_key: None,
-    };
-    connect_registry(&options).unwrap()
-}
 
 fn registration(service: &str, port: u16) -> Registration {
     Registration {

@@ -1,19 +1,19 @@
 //! Settings that change while a fleet is under load: they take effect within 5 s, without a restart or a failed request.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use svc::engine::{self, LogStore, Mailbox};
+use svc::engine::{LogStore, Mailbox};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use crate::support::engines::{Cluster, Engines};
+use crate::support::engines::Engines;
 use crate::support::fleet::{Fleet, Load, SOON, ask, clients, end, eventually};
 use crate::support::hold::Hold;
+use crate::support::ports::{log, mailbox};
 use crate::support::process::Svc;
 
 /// A change of a key takes effect within this.
@@ -21,18 +21,6 @@ const EFFECT: Duration = Duration::from_secs(5);
 
 /// How long one facade hears nothing of Consul.
 const HELD: Duration = Duration::from_secs(20);
-
-fn members(cluster: &Cluster) -> Vec<String> {
-    cluster.addresses().split(',').map(str::to_owned).collect()
-}
-
-fn mailbox(cluster: &Cluster, queue: &str) -> Arc<dyn Mailbox> {
-    engine::connect_mailbox(cluster.name, queue, &members(cluster), "test").unwrap()
-}
-
-fn log(cluster: &Cluster, map: &str) -> Arc<dyn LogStore> {
-    engine::connect_log(cluster.name, map, &members(cluster)).unwrap()
-}
 
 /// The texts that were delivered there.
 async fn delivered(mailbox: &dyn Mailbox) -> BTreeSet<String> {
@@ -104,7 +92,7 @@ async fn another_map_takes_effect_within_5_s_and_the_former_one_stays_as_it_is()
     let posted = end(&load, clients).await;
 
     let cluster = &Engines::shared().logging;
-    let (former, named) = (log(cluster, &fleet.name), log(cluster, &other));
+    let (former, named) = (log(cluster, &fleet.name).await, log(cluster, &other).await);
     let (former, named) = (logged(&*former).await, logged(&*named).await);
     assert_eq!(missing(&before, &former), Vec::<&String>::new());
     assert_eq!(missing(&begun_after(&posted, settled), &named), Vec::<&String>::new());
@@ -154,7 +142,7 @@ async fn another_queue_under_load_with_a_facade_that_does_not_hear_of_it_and_a_m
     let posted = [end(&loads[0], prompt).await, end(&loads[1], late).await];
 
     let cluster = &Engines::shared().mq;
-    let (former, named) = (mailbox(cluster, &fleet.name), mailbox(cluster, &other));
+    let (former, named) = (mailbox(cluster, &fleet.name).await, mailbox(cluster, &other).await);
     eventually("nothing waits in either queue", async || {
         former.look().await.unwrap().items.is_empty() && named.look().await.unwrap().items.is_empty()
     })
@@ -231,7 +219,7 @@ async fn another_cluster_and_its_members_take_effect_together() {
     let settled = load.acknowledged().await.len();
     load.more(500).await;
     let posted = end(&load, clients).await;
-    let (named, former) = (mailbox(queue, &fleet.name), mailbox(map, &fleet.name));
+    let (named, former) = (mailbox(queue, &fleet.name).await, mailbox(map, &fleet.name).await);
     eventually("nothing waits in either queue", async || {
         former.look().await.unwrap().items.is_empty() && named.look().await.unwrap().items.is_empty()
     })
@@ -245,7 +233,7 @@ async fn another_cluster_and_its_members_take_effect_together() {
         missing(&begun_after(&posted, settled), &in_named),
         Vec::<&String>::new()
     );
-    let logs = logged(&*log(map, &fleet.name)).await;
+    let logs = logged(&*log(map, &fleet.name).await).await;
     assert_eq!(missing(&begun_after(&posted, settled), &logs), Vec::<&String>::new());
 }
 
@@ -421,5 +409,5 @@ async fn members_on_the_command_line_win_over_those_that_are_named_later() {
 }
 
 fn members_text() -> String {
-    members(&Engines::shared().mq).join(", ")
+    Engines::shared().mq.addresses().replace(',', ", ")
 }

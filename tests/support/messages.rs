@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use svc::engine::{self, Batch, Mailbox, Offered};
+use svc::engine::{Batch, Mailbox, Offered};
 use svc::message::Message;
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::agent::Agent;
 use super::engines::{Cluster, Engines};
+use super::ports;
 use super::process::Svc;
 use super::python;
 use super::raw::{Answer, RawClient};
@@ -42,9 +44,8 @@ impl System {
         let keys = ["--hz-mq-members", &members, "--hz-mq-queue-name", &queue];
         let populate = Svc::start(&[&["populate-kv", "--consul", &agent.address], &keys[..]].concat(), &[]);
         assert!(populate.wait_exit(SOON).success());
-        let addresses: Vec<String> = members.split(',').map(str::to_owned).collect();
         Self {
-            mailbox: engine::connect_mailbox(cluster.name, &queue, &addresses, "test").unwrap(),
+            mailbox: Handle::current().block_on(ports::mailbox(cluster, &queue)),
             agent,
             members,
             queue,

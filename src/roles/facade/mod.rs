@@ -25,7 +25,7 @@ use super::instance::{self, Identity};
 use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::InstanceOptions;
 use crate::discovery::Discovery;
-use crate::engine::{self, Mailbox, Registry};
+use crate::engine::{self, Engines, Mailbox, Registry};
 use crate::http::client::Client;
 use crate::http::health::Health;
 use crate::http::reply::{self, HttpError, Reply};
@@ -47,9 +47,8 @@ const FIRST_INSTANCES: Duration = Duration::from_secs(2);
 ///
 /// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
 pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let consul = options.consul.options()?;
-    let settings = engine::connect_settings(&consul)?;
-    let registry = engine::connect_registry(&consul)?;
+    let engines = Engines::at(options.engines()?)?;
+    let registry = engines.registry()?;
     let facade = Arc::new(Facade::default());
     let identity = Identity {
         role: ROLE,
@@ -59,7 +58,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> an
     let open = {
         let (facade, registry) = (facade.clone(), registry.clone());
         async move |health: &Health, _: &engine::Registration| {
-            let mailbox = MAILBOX.open(ROLE, settings, &options, health).await?;
+            let mailbox = MAILBOX.open(ROLE, engines, &options, health).await?;
             facade.open(mailbox, &registry).await;
             Ok(())
         }

@@ -14,7 +14,7 @@ use super::LOGGING_SERVICE;
 use super::followed::{Followed, LOG_STORE};
 use super::instance::{Bound, Identity};
 use crate::cli::InstanceOptions;
-use crate::engine::{self, LogStore, Registration, Registry};
+use crate::engine::{Engines, LogStore, Registration, Registry};
 use crate::http::health::Health;
 
 /// The role's name, in `GET /health` and in the log.
@@ -26,16 +26,15 @@ const ROLE: &str = "logging";
 ///
 /// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
 pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let consul = options.consul.options()?;
-    let settings = engine::connect_settings(&consul)?;
-    let registry = engine::connect_registry(&consul)?;
+    let engines = Engines::at(options.engines()?)?;
+    let registry = engines.registry()?;
     let identity = Identity {
         role: ROLE,
         service: LOGGING_SERVICE,
         listen: options.listen.clone(),
     };
     let bound = identity.bind().await?;
-    let open = async |health: &Health| LOG_STORE.open(ROLE, settings, &options, health).await;
+    let open = async |health: &Health| LOG_STORE.open(ROLE, engines, &options, health).await;
     live(bound, registry, open, stop).await
 }
 

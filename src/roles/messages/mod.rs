@@ -31,7 +31,7 @@ use super::instance::{self, Identity};
 use super::listing::LeftOut;
 use crate::cli::InstanceOptions;
 use crate::discovery::Discovery;
-use crate::engine::{self, DeliveredMessage, Mailbox};
+use crate::engine::{self, DeliveredMessage, Engines, Mailbox};
 use crate::http::health::Health;
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
@@ -46,8 +46,8 @@ const ROLE: &str = "messages";
 ///
 /// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
 pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-    let consul = options.consul.options()?;
-    let (settings, registry) = (engine::connect_settings(&consul)?, engine::connect_registry(&consul)?);
+    let engines = Engines::at(options.engines()?)?;
+    let registry = engines.registry()?;
     let messages = Arc::new(Messages::default());
     let identity = Identity {
         role: ROLE,
@@ -57,7 +57,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
     let stop = stop.shared();
     let mut deliverer = None;
     let open = async |health: &Health, registration: &engine::Registration| {
-        let mailbox = MAILBOX.open(ROLE, settings, &options, health).await?;
+        let mailbox = MAILBOX.open(ROLE, engines, &options, health).await?;
         deliverer = Some(Deliverer::start(
             mailbox.named(),
             registration.id(),

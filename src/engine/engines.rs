@@ -1,0 +1,102 @@
+//! [`Engines`]: the one place that knows which engines there are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{LogStore, Mailbox, Registry, Settings, consul, hazelcast};
+
+/// Where the engines are.
+#[derive(Clone, Debug)]
+pub enum EngineOptions {
+    /// Consul at this address, and the Hazelcast clusters that the settings there name.
+    Servers(consul::ConsulOptions),
+    /// The embedded engines in this folder, which the processes of one machine share.
+    Folder(PathBuf),
+}
+
+/// The engines that a process uses, behind their ports.
+#[derive(Clone, Debug)]
+pub struct Engines(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Servers(consul::ConsulOptions),
+}
+
+impl Engines {
+    /// The engines at `options`. Nothing is asked of them yet: whether they are there, each tells by its `ready`.
+    pub fn at(options: EngineOptions) -> anyhow::Result<Self> {
+        match options {
+            EngineOptions::Servers(options) => Ok(Self(Kind::Servers(options))),
+            EngineOptions::Folder(_) => anyhow::bail!("there is no embedded engine yet"),
+        }
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// Where the options cannot work: a malformed address, a certificate that cannot be read, a token that is no header
+    /// value.
+    pub fn settings(&self) -> anyhow::Result<Arc<dyn Settings>> {
+        match &self.0 {
+            Kind::Servers(options) => Ok(Arc::new(consul::Consul::new(options)?)),
+        }
+    }
+
+    /// The registry.
+    ///
+    /// # Errors
+    /// Those of [`Engines::settings`].
+    pub fn registry(&self) -> anyhow::Result<Arc<dyn Registry>> {
+        match &self.0 {
+            Kind::Servers(options) => Ok(Arc::new(consul::Consul::new(options)?)),
+        }
+    }
+
+    /// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`).
+    ///
+    /// It begins to connect, and goes on until it is dropped: [`Engine::ready`](super::Engine::ready) tells whether it is
+    /// there.
+    ///
+    /// # Errors
+    /// Where `members` is empty or one of them is malformed.
+    pub async fn log(
+        &self,
+        cluster_name: &str,
+        map_name: &str,
+        members: &[String],
+    ) -> anyhow::Result<Arc<dyn LogStore>> {
+        match &self.0 {
+            Kind::Servers(_) => Ok(Arc::new(hazelcast::HazelcastLog::start(
+                cluster_name,
+                map_name,
+                members,
+            )?)),
+        }
+    }
+
+    /// The mailbox of the queue `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`). The cluster
+    /// shows `role` as who uses it.
+    ///
+    /// It begins to connect, and goes on until it is dropped: [`Engine::ready`](super::Engine::ready) tells whether it is
+    /// there.
+    ///
+    /// # Errors
+    /// Where `members` is empty or one of them is malformed.
+    pub async fn mailbox(
+        &self,
+        cluster_name: &str,
+        queue_name: &str,
+        members: &[String],
+        role: &str,
+    ) -> anyhow::Result<Arc<dyn Mailbox>> {
+        match &self.0 {
+            Kind::Servers(_) => Ok(Arc::new(hazelcast::HazelcastMailbox::start(
+                cluster_name,
+                queue_name,
+                members,
+                role,
+            )?)),
+        }
+    }
+}
