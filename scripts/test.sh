@@ -19,17 +19,15 @@ HELP
 
 announce() { printf '\n== %s\n' "$1"; }
 
-# consulrs brings native-tls, which is built against OpenSSL's headers.
+# OpenSSL is built from source: see native-tls in Cargo.toml.
 build_tools() {
-    if pkg-config --exists openssl 2>/dev/null; then return 0; fi
-    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-        announce 'installing pkg-config and libssl-dev, which the build needs'
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pkg-config libssl-dev
-    else
-        printf "OpenSSL's headers are missing: install them (Debian: apt-get install pkg-config libssl-dev)\n" >&2
-        exit 1
-    fi
+    local tool missing=()
+    for tool in cargo cc make perl; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    if ((${#missing[@]} == 0)); then return 0; fi
+    printf 'the build needs %s: install Rust, and the rest (Debian: apt-get install build-essential perl)\n' "${missing[*]}" >&2
+    exit 1
 }
 
 lint() {

@@ -48,7 +48,7 @@ async fn a_queue_larger_than_the_largest_answer_is_delivered() {
         .await;
 
     let client: Client = connect(Config::new(engines.mq.name, [system.members.clone()])).await;
-    let waiting = client.queue(&system.queue).with_timeout(PATIENCE);
+    let waiting = client.queue(&system.place.name).with_timeout(PATIENCE);
     let bytes = usize::try_from(waiting.size().await.unwrap()).unwrap() * MIB;
     let longest_answer = Config::new("", [""]).max_message_bytes;
     assert!(bytes > longest_answer, "{bytes} bytes fit into one answer");

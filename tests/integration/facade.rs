@@ -7,9 +7,16 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::fleet::{Fleet, Load, SOON, ask, clients, end};
+use crate::support::place::Kind;
 use crate::support::process::Svc;
 use crate::support::raw::Answer;
 use crate::support::texts;
+
+on_both_engines! {
+    what_is_posted_is_read_back_in_both_lists_whatever_its_text,
+    the_death_of_an_instance_of_each_role_under_load_fails_and_loses_nothing,
+    a_logging_instance_that_hangs_under_load_fails_nothing,
+}
 
 async fn post_json(svc: &Svc, body: &Value) -> Answer {
     ask(
@@ -30,9 +37,8 @@ fn escaped(text: &str) -> String {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_posted_is_read_back_in_both_lists_whatever_its_text() {
-    let fleet = Fleet::start(1, 2, 2).await;
+async fn what_is_posted_is_read_back_in_both_lists_whatever_its_text(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 2, 2).await;
     let facade = &fleet.facades[0];
     let mut posted = Vec::new();
     for text in texts::difficult() {
@@ -66,9 +72,8 @@ async fn what_is_posted_is_read_back_in_both_lists_whatever_its_text() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_death_of_an_instance_of_each_role_under_load_fails_and_loses_nothing() {
-    let mut fleet = Fleet::start(1, 2, 2).await;
+async fn the_death_of_an_instance_of_each_role_under_load_fails_and_loses_nothing(kind: Kind) {
+    let mut fleet = Fleet::start_at(kind, 1, 2, 2).await;
     let load = Arc::new(Load::default());
     let clients = clients(&load, &fleet.facades[0]);
     load.more(1000).await;
@@ -81,9 +86,8 @@ async fn the_death_of_an_instance_of_each_role_under_load_fails_and_loses_nothin
     fleet.facades[0].wait_for_line("not logged, trying on", SOON);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_logging_instance_that_hangs_under_load_fails_nothing() {
-    let fleet = Fleet::start(1, 2, 1).await;
+async fn a_logging_instance_that_hangs_under_load_fails_nothing(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 2, 1).await;
     let load = Arc::new(Load::default());
     let clients = clients(&load, &fleet.facades[0]);
     load.more(200).await;

@@ -8,7 +8,12 @@ use crate::support::agent::Ports;
 use crate::support::command::{Ended, run, svc};
 use crate::support::fake::{self, Fake};
 use crate::support::fleet::{Fleet, SOON, eventually};
+use crate::support::place::Kind;
 use crate::support::process::Svc;
+
+on_both_engines! {
+    a_ready_instance_is_healthy_with_and_without_the_path,
+}
 
 fn health(arguments: &[&str]) -> Ended {
     run(&mut svc(&[&["health"], arguments].concat()))
@@ -43,9 +48,8 @@ fn healthy(address: &str) -> (TcpListener, u16) {
     (listener, port)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_ready_instance_is_healthy_with_and_without_the_path() {
-    let fleet = Fleet::start(0, 1, 0).await;
+async fn a_ready_instance_is_healthy_with_and_without_the_path(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 0, 1, 0).await;
     let address = fleet.logging[0].address();
     tokio::task::block_in_place(|| {
         for path in ["", "/", "/health"] {

@@ -10,6 +10,29 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+/// Makes each of these functions, which take a `support::place::Kind`, a test on both.
+macro_rules! on_both_engines {
+    ($($name:ident),+ $(,)?) => {
+        mod servers {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    super::$name($crate::support::place::Kind::Servers).await;
+                }
+            )+
+        }
+
+        mod folder {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    super::$name($crate::support::place::Kind::Folder).await;
+                }
+            )+
+        }
+    };
+}
+
 mod consul;
 mod contract;
 mod engines;

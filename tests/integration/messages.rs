@@ -11,7 +11,13 @@ use svc::message::Message;
 
 use crate::support::agent::Ports;
 use crate::support::messages::{SOON, System, batch, get, id, message, texts, until_empty, until_shown};
+use crate::support::place::Kind;
 use crate::support::process::Svc;
+
+on_both_engines! {
+    one_of_two_is_killed_while_batches_flow_and_all_are_delivered,
+    a_restart_shows_everything_again_and_delivers_what_was_put_in_meanwhile,
+}
 
 /// What was on its way is delivered within 3 s; the rest is for a busy machine.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(6);
@@ -63,9 +69,8 @@ async fn batches_of_python_and_of_ours_are_delivered_once_and_every_instance_sho
     assert_eq!(read["rejected"], json!({}));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_is_killed_while_batches_flow_and_all_are_delivered() {
-    let system = System::start().await;
+async fn one_of_two_is_killed_while_batches_flow_and_all_are_delivered(kind: Kind) {
+    let system = System::start_at(kind).await;
     let [killed, other] = system.pair().await;
     let mut offered = Vec::new();
     for n in 0..300 {
@@ -122,9 +127,8 @@ async fn what_cannot_be_read_is_set_aside_with_the_reason_and_the_rest_flows() {
     svc.wait_for_line("set aside an item that cannot be read", SOON);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_shows_everything_again_and_delivers_what_was_put_in_meanwhile() {
-    let system = System::start().await;
+async fn a_restart_shows_everything_again_and_delivers_what_was_put_in_meanwhile(kind: Kind) {
+    let system = System::start_at(kind).await;
     let (first, second) = (batch("first", 3), batch("second", 3));
     let svc = system.instance().await;
     system.offer(&first).await;
@@ -143,7 +147,10 @@ async fn without_the_cluster_the_role_says_what_it_waits_for_and_gives_up() {
     let system = System::start().await;
     let nowhere = format!("127.0.0.1:{}", Ports::free().http);
     let arguments = ["messages", "--port", "0", "--wait", "2s", "--hazelcast", &nowhere];
-    let svc = Svc::start(&[&arguments[..], &["--consul", &system.agent.address]].concat(), &[]);
+    let svc = Svc::start(
+        &[&arguments[..], &["--consul", &system.place.agent().address]].concat(),
+        &[],
+    );
     assert_eq!(get(&svc, "/messages").await.status, 503);
     tokio::task::block_in_place(|| assert_eq!(svc.wait_exit(SOON).code(), Some(1)));
     let output = svc.output();

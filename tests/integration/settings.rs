@@ -13,8 +13,13 @@ use tokio::time::{Instant, sleep};
 use crate::support::engines::Engines;
 use crate::support::fleet::{Fleet, Load, SOON, ask, clients, end, eventually};
 use crate::support::hold::Hold;
+use crate::support::place::Kind;
 use crate::support::ports::{log, mailbox};
 use crate::support::process::Svc;
+
+on_both_engines! {
+    another_map_takes_effect_within_5_s_and_the_former_one_stays_as_it_is,
+}
 
 /// A change of a key takes effect within this.
 const EFFECT: Duration = Duration::from_secs(5);
@@ -77,22 +82,22 @@ fn begun_after(posted: &[String], acknowledged: usize) -> Vec<String> {
     begun.cloned().collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_map_takes_effect_within_5_s_and_the_former_one_stays_as_it_is() {
-    let fleet = Fleet::start(1, 2, 1).await;
+async fn another_map_takes_effect_within_5_s_and_the_former_one_stays_as_it_is(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 2, 1).await;
     let load = Load::named("");
     let clients = clients(&load, &fleet.facades[0]);
     load.more(200).await;
     let before = load.acknowledged().await;
     let other = format!("{}-other", fleet.name);
-    fleet.agent().put("logging_mapping_name", other.as_bytes());
+    let settings = fleet.place().settings();
+    settings.put("logging_mapping_name", &other).await.unwrap();
     until_moved(&fleet.logging, &other).await;
     let settled = load.acknowledged().await.len();
     load.more(500).await;
     let posted = end(&load, clients).await;
 
-    let cluster = &Engines::shared().logging;
-    let (former, named) = (log(cluster, &fleet.name).await, log(cluster, &other).await);
+    let place = fleet.place();
+    let (former, named) = (place.log(&fleet.name).await, place.log(&other).await);
     let (former, named) = (logged(&*former).await, logged(&*named).await);
     assert_eq!(missing(&before, &former), Vec::<&String>::new());
     assert_eq!(missing(&begun_after(&posted, settled), &named), Vec::<&String>::new());

@@ -13,8 +13,13 @@ use tokio::task::spawn_blocking;
 use crate::support::agent::Agent;
 use crate::support::engines::Engines;
 use crate::support::fleet::{Fleet, Load, SOON, ask, clients, end, eventually, request};
+use crate::support::place::Kind;
 use crate::support::python;
 use crate::support::raw::RawClient;
+
+on_both_engines! {
+    a_facade_that_is_stopped_leaves_first_and_answers_what_is_in_flight,
+}
 
 const SERVICES: [&str; 3] = ["facade-service", "logging-service", "messages-service"];
 
@@ -93,9 +98,8 @@ async fn a_consul_that_dies_under_load_and_comes_back_empty_fails_nothing() {
     assert_eq!(agent.value("essential_keys_populated").as_deref(), Some("TRUE"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_facade_that_is_stopped_leaves_first_and_answers_what_is_in_flight() {
-    let fleet = Fleet::start(2, 2, 1).await;
+async fn a_facade_that_is_stopped_leaves_first_and_answers_what_is_in_flight(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 2, 2, 1).await;
     let facade = &fleet.facades[0];
     let body = r#"{"text":"in flight"}"#;
     let whole = request("POST", "/message", "Content-Type: application/json\r\n", body);
@@ -118,12 +122,8 @@ async fn a_facade_that_is_stopped_leaves_first_and_answers_what_is_in_flight() {
     .await;
     let id = format!("facade-service@{}", facade.address());
     eventually("it has left the registry", async || {
-        let listed = fleet.agent().get("catalog/service/facade-service");
-        listed
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|entry| entry["ServiceID"] != id.as_str())
+        let listed = fleet.place().registry().all("facade-service").await.unwrap();
+        listed.iter().all(|listed| listed.id != id)
     })
     .await;
     for client in &mut in_flight {

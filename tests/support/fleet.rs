@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::agent::Agent;
 use super::engines::Engines;
+use super::place::{Kind, Place};
 use super::process::Svc;
 use super::raw::{Answer, RawClient};
 
@@ -26,25 +27,33 @@ pub(crate) struct Fleet {
     pub(crate) messages: Vec<Svc>,
     /// Of its map and of its queue.
     pub(crate) name: String,
-    /// Where they are registered, and their settings.
-    agent: Option<Agent>,
+    /// Where they are registered, their settings, and what they keep.
+    place: Option<Place>,
 }
 
 impl Fleet {
-    /// A fleet of so many instances of each role, all of them ready and known to the facades.
+    /// A fleet of so many instances of each role on servers, all of them ready and known to the facades.
     pub(crate) async fn start(facades: usize, logging: usize, messages: usize) -> Fleet {
-        let members = spawn_blocking(|| members(Engines::shared())).await.unwrap();
-        Self::start_on(members, facades, logging, messages).await
+        Self::start_at(Kind::Servers, facades, logging, messages).await
     }
 
-    /// The same on [`members`] of other engines.
+    /// The same on engines of this kind.
+    pub(crate) async fn start_at(kind: Kind, facades: usize, logging: usize, messages: usize) -> Fleet {
+        let place = spawn_blocking(move || Place::start(kind, new_name(), shared_members(kind)));
+        Self::start_in(place.await.unwrap(), facades, logging, messages).await
+    }
+
+    /// The same on [`members`] of other servers.
     pub(crate) async fn start_on(members: [String; 2], facades: usize, logging: usize, messages: usize) -> Fleet {
+        let place = spawn_blocking(move || Place::start(Kind::Servers, new_name(), members));
+        Self::start_in(place.await.unwrap(), facades, logging, messages).await
+    }
+
+    async fn start_in(place: Place, facades: usize, logging: usize, messages: usize) -> Fleet {
         let system = spawn_blocking(move || {
-            let agent = Agent::start();
-            let name = format!("test-{}", Uuid::new_v4());
-            populate(&agent.address, &name, &members);
             let start = |role: &str, count: usize| -> Vec<Svc> {
-                let arguments = [role, "--port", "0", "--consul", &agent.address, "--log", "svc=debug"];
+                let options = [role, "--port", "0", "--log", "svc=debug"];
+                let arguments = [&options[..], &place.options()].concat();
                 (0..count).map(|_| Svc::start(&arguments, &[])).collect()
             };
             let (logging, messages) = (start("logging", logging), start("messages", messages));
@@ -56,8 +65,8 @@ impl Fleet {
                 facades,
                 logging,
                 messages,
-                name,
-                agent: Some(agent),
+                name: place.name.clone(),
+                place: Some(place),
             }
         });
         let system = system.await.unwrap();
@@ -75,14 +84,19 @@ impl Fleet {
         start_populating(agent, name, &members(engines))
     }
 
+    /// Where its engines are.
+    pub(crate) fn place(&self) -> &Place {
+        self.place.as_ref().expect("nobody took the agent")
+    }
+
     /// The agent that they are registered in.
     pub(crate) fn agent(&self) -> &Agent {
-        self.agent.as_ref().expect("nobody took the agent")
+        self.place().agent()
     }
 
     /// The agent, to do to it what the fleet has to live with.
     pub(crate) fn take_agent(&mut self) -> Agent {
-        self.agent.take().expect("nobody took the agent")
+        self.place.take().expect("nobody took the agent").into_agent()
     }
 
     /// Waits until each facade knows all instances.
@@ -116,6 +130,19 @@ impl Fleet {
             logs == expected && messages == expected
         })
         .await;
+    }
+}
+
+/// A name of a test's own for its map and its queue.
+pub(crate) fn new_name() -> String {
+    format!("test-{}", Uuid::new_v4())
+}
+
+/// The members of the clusters that all tests share, which are started where the kind of engines has any. Blocks.
+pub(crate) fn shared_members(kind: Kind) -> [String; 2] {
+    match kind {
+        Kind::Servers => members(Engines::shared()),
+        Kind::Folder => Default::default(),
     }
 }
 

@@ -10,11 +10,10 @@ use svc::message::Message;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use uuid::Uuid;
 
-use super::agent::Agent;
-use super::engines::{Cluster, Engines};
-use super::ports;
+use super::engines::Cluster;
+use super::fleet::{new_name, shared_members};
+use super::place::{Kind, Place};
 use super::process::Svc;
 use super::python;
 use super::raw::{Answer, RawClient};
@@ -22,41 +21,49 @@ use super::raw::{Answer, RawClient};
 /// Longer than a start or a stop takes.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// A queue and an agent of a test's own.
+/// A queue and engines of a test's own.
 pub(crate) struct System {
-    pub(crate) agent: Agent,
-    /// Addresses of the cluster's members, with commas between.
+    pub(crate) place: Place,
+    /// Addresses of the cluster's members, with commas between; none where there is no cluster.
     pub(crate) members: String,
-    pub(crate) queue: String,
     pub(crate) mailbox: Arc<dyn Mailbox>,
 }
 
 impl System {
     /// On the cluster that all tests share.
     pub(crate) async fn start() -> Self {
-        spawn_blocking(|| Self::start_on(&Engines::shared().mq)).await.unwrap()
+        Self::start_at(Kind::Servers).await
+    }
+
+    /// On engines of this kind, shared where they are servers.
+    pub(crate) async fn start_at(kind: Kind) -> Self {
+        let start = move || Self::start_in(kind, shared_members(kind));
+        spawn_blocking(start).await.unwrap()
     }
 
     /// On this cluster. Blocks.
     pub(crate) fn start_on(cluster: &Cluster) -> Self {
-        let (agent, queue) = (Agent::start(), format!("test-{}", Uuid::new_v4()));
-        let members = cluster.addresses();
-        let keys = ["--hz-mq-members", &members, "--hz-mq-queue-name", &queue];
-        let populate = Svc::start(&[&["populate-kv", "--consul", &agent.address], &keys[..]].concat(), &[]);
-        assert!(populate.wait_exit(SOON).success());
+        // No test asks it for a log.
+        Self::start_in(Kind::Servers, [cluster.addresses(), cluster.addresses()])
+    }
+
+    fn start_in(kind: Kind, members: [String; 2]) -> Self {
+        let place = Place::start(kind, new_name(), members.clone());
+        let [_, members] = members;
+        let mailbox = Handle::current().block_on(place.mailbox(&place.name));
         Self {
-            mailbox: Handle::current().block_on(ports::mailbox(cluster, &queue)),
-            agent,
+            place,
             members,
-            queue,
+            mailbox,
         }
     }
 
     /// One more instance, which takes requests.
     pub(crate) async fn instance(&self) -> Svc {
-        let consul = self.agent.address.clone();
+        let options = self.place.options().map(str::to_owned);
         let start = move || {
-            let svc = Svc::start(&["messages", "--port", "0", "--consul", &consul], &[]);
+            let [option, place] = &options;
+            let svc = Svc::start(&["messages", "--port", "0", option, place], &[]);
             svc.wait_healthy(SOON);
             svc
         };
@@ -83,15 +90,15 @@ impl System {
     }
 
     pub(crate) async fn python_offers(&self, items: &[Value]) {
-        python::run("offer.py", &self.place(), &json!(items).to_string()).await;
+        python::run("offer.py", &self.in_cluster(), &json!(items).to_string()).await;
     }
 
     pub(crate) async fn python_reads(&self) -> Value {
-        serde_json::from_str(&python::run("read_mailbox.py", &self.place(), "").await).unwrap()
+        serde_json::from_str(&python::run("read_mailbox.py", &self.in_cluster(), "").await).unwrap()
     }
 
-    fn place(&self) -> [&str; 3] {
-        [&self.members, "mq", &self.queue]
+    fn in_cluster(&self) -> [&str; 3] {
+        [&self.members, "mq", &self.place.name]
     }
 }
 

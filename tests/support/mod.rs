@@ -19,6 +19,7 @@ pub(crate) mod hold;
 pub(crate) mod http;
 pub(crate) mod member;
 pub(crate) mod messages;
+pub(crate) mod place;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxy;

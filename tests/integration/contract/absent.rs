@@ -4,11 +4,17 @@ use serde_json::json;
 
 use super::{get, post};
 use crate::support::fleet::{Fleet, SOON, ask};
+use crate::support::place::Kind;
 use crate::support::table::{Table, error, json_holds, row};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_live_logging_instance_a_post_and_a_list_are_503() {
-    let fleet = Fleet::start(1, 0, 1).await;
+on_both_engines! {
+    without_a_live_logging_instance_a_post_and_a_list_are_503,
+    without_a_live_messages_instance_a_list_is_503_and_a_post_is_not,
+    while_all_logging_instances_are_dead_and_not_yet_missed_a_request_is_503_in_time,
+}
+
+async fn without_a_live_logging_instance_a_post_and_a_list_are_503(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 0, 1).await;
     let facade = fleet.facades[0].address();
     let mut table = Table::default();
     let missing = || error(503, "no live instance of logging-service is known");
@@ -40,9 +46,8 @@ async fn without_a_live_logging_instance_a_post_and_a_list_are_503() {
     assert_eq!(listed.json(), json!([]), "what was refused was delivered");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_live_messages_instance_a_list_is_503_and_a_post_is_not() {
-    let fleet = Fleet::start(1, 1, 0).await;
+async fn without_a_live_messages_instance_a_list_is_503_and_a_post_is_not(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 1, 0).await;
     let facade = fleet.facades[0].address();
     let mut table = Table::default();
     let rows = vec![
@@ -63,9 +68,8 @@ async fn without_a_live_messages_instance_a_list_is_503_and_a_post_is_not() {
     assert_eq!(logged.json(), json!(["a"]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn while_all_logging_instances_are_dead_and_not_yet_missed_a_request_is_503_in_time() {
-    let fleet = Fleet::start(1, 1, 1).await;
+async fn while_all_logging_instances_are_dead_and_not_yet_missed_a_request_is_503_in_time(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 1, 1).await;
     let facade = &fleet.facades[0];
     fleet.logging[0].kill();
     let mut table = Table::default();

@@ -5,7 +5,12 @@ use uuid::Uuid;
 
 use super::{FORM, MIB, bare_request, facade_errors, get, padded, post, post_bytes, post_chunks, post_json};
 use crate::support::fleet::{Fleet, request};
+use crate::support::place::Kind;
 use crate::support::table::{Expected, Row, Table, bare, error, json_holds, json_is, row};
+
+on_both_engines! {
+    each_row_and_sentence_about_the_facade_holds,
+}
 
 const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -334,9 +339,8 @@ fn lists() -> Vec<Row> {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_row_and_sentence_about_the_facade_holds() {
-    let fleet = Fleet::start(1, 1, 1).await;
+async fn each_row_and_sentence_about_the_facade_holds(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 1, 1).await;
     let facade = fleet.facades[0].address();
     let mut table = Table::default();
     table.ask("facade: GET /messages", facade, lists()).await;

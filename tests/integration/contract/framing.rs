@@ -7,8 +7,13 @@ use serde_json::json;
 
 use super::{JSON, get, post, post_chunks, post_json};
 use crate::support::fleet::{Fleet, request};
+use crate::support::place::Kind;
 use crate::support::raw::RawClient;
 use crate::support::table::{Expected, Row, Table, bare, error, json_holds, json_is, nothing, row};
+
+on_both_engines! {
+    what_is_no_request_what_follows_one_and_what_stops_half_way,
+}
 
 /// Longer than a server waits for the rest of a head, which is 10 s.
 const HEAD_ENDED_WITHIN: Duration = Duration::from_secs(15);
@@ -243,9 +248,8 @@ async fn silence(at: SocketAddr) -> Result<(), String> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_request_what_follows_one_and_what_stops_half_way() {
-    let fleet = Fleet::start(1, 1, 1).await;
+async fn what_is_no_request_what_follows_one_and_what_stops_half_way(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 1, 1).await;
     let all = [&fleet.facades[0], &fleet.logging[0], &fleet.messages[0]].map(|svc| svc.address());
     let silent = tokio::spawn(silence(all[0]));
     let mut table = Table::default();

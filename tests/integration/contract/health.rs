@@ -9,8 +9,13 @@ use tokio::task::block_in_place;
 use super::{bare_request, get, methods_not_taken, post, post_json};
 use crate::support::agent::{Agent, Ports};
 use crate::support::fleet::{Fleet, SOON, ask, eventually};
+use crate::support::place::Kind;
 use crate::support::process::Svc;
 use crate::support::table::{Expected, Row, Table, coded, error, json_holds, row};
+
+on_both_engines! {
+    each_role_is_ready_with_200_and_draining_with_503,
+}
 
 const ROLES: [&str; 3] = ["facade", "logging", "messages"];
 
@@ -52,9 +57,8 @@ fn work(role: &str) -> Vec<u8> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_role_is_ready_with_200_and_draining_with_503() {
-    let fleet = Fleet::start(1, 1, 1).await;
+async fn each_role_is_ready_with_200_and_draining_with_503(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 1, 1).await;
     let mut table = Table::default();
     let all = [&fleet.facades[0], &fleet.logging[0], &fleet.messages[0]];
     for (role, svc) in ROLES.into_iter().zip(all) {

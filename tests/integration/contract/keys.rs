@@ -8,7 +8,15 @@ use tokio::task::block_in_place;
 use uuid::Uuid;
 
 use crate::support::fleet::{Fleet, SOON, ask, eventually, request};
+use crate::support::place::Kind;
 use crate::support::raw::{Answer, RawClient};
+
+on_both_engines! {
+    one_text_under_one_key_is_one_message_however_often_it_is_posted,
+    of_two_texts_under_one_key_at_once_one_is_taken_and_the_other_is_in_no_list,
+    a_retry_after_the_connection_was_cut_before_the_answer_is_the_same_message,
+    what_is_acknowledged_under_a_key_is_delivered_also_after_the_logs_were_deleted,
+}
 
 /// Posts at once, by turns to each facade.
 const AT_ONCE: usize = 24;
@@ -56,9 +64,8 @@ fn addresses(fleet: &Fleet) -> Vec<SocketAddr> {
     fleet.facades.iter().map(|facade| facade.address()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_text_under_one_key_is_one_message_however_often_it_is_posted() {
-    let fleet = Fleet::start(2, 2, 2).await;
+async fn one_text_under_one_key_is_one_message_however_often_it_is_posted(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 2, 2, 2).await;
     let facades = addresses(&fleet);
     let mut expected = Vec::new();
     let mut keys = Vec::new();
@@ -82,9 +89,8 @@ async fn one_text_under_one_key_is_one_message_however_often_it_is_posted() {
     fleet.wait_lists(&expected).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_two_texts_under_one_key_at_once_one_is_taken_and_the_other_is_in_no_list() {
-    let fleet = Fleet::start(2, 2, 2).await;
+async fn of_two_texts_under_one_key_at_once_one_is_taken_and_the_other_is_in_no_list(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 2, 2, 2).await;
     let facades = addresses(&fleet);
     let mut expected = Vec::new();
     for round in 0..ROUNDS * 2 {
@@ -110,9 +116,8 @@ async fn of_two_texts_under_one_key_at_once_one_is_taken_and_the_other_is_in_no_
     fleet.wait_lists(&expected).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_retry_after_the_connection_was_cut_before_the_answer_is_the_same_message() {
-    let fleet = Fleet::start(2, 2, 2).await;
+async fn a_retry_after_the_connection_was_cut_before_the_answer_is_the_same_message(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 2, 2, 2).await;
     let facades = addresses(&fleet);
     let mut expected = Vec::new();
     for round in 0..ROUNDS * 4 {
@@ -137,9 +142,8 @@ async fn a_retry_after_the_connection_was_cut_before_the_answer_is_the_same_mess
     fleet.wait_lists(&expected).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_under_a_key_is_delivered_also_after_the_logs_were_deleted() {
-    let fleet = Fleet::start(1, 1, 1).await;
+async fn what_is_acknowledged_under_a_key_is_delivered_also_after_the_logs_were_deleted(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 1, 1).await;
     let facade = fleet.facades[0].address();
     let key = Uuid::now_v7();
     assert!(is_taken(facade, key, "first").await);

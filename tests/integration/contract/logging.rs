@@ -4,7 +4,12 @@ use serde_json::{Value, json};
 
 use super::{JSON, MIB, bare_request, get, methods_not_taken, padded, post_bytes, post_chunks, post_json};
 use crate::support::fleet::{Fleet, request};
+use crate::support::place::Kind;
 use crate::support::table::{Expected, Row, Table, error, json_holds, json_is, row};
+
+on_both_engines! {
+    each_row_and_sentence_about_a_logging_instance_holds,
+}
 
 const FIRST_STAYS: &str = "If-None-Match: *\r\n";
 
@@ -354,9 +359,8 @@ fn entries() -> Value {
     json!(entries)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_row_and_sentence_about_a_logging_instance_holds() {
-    let fleet = Fleet::start(0, 2, 0).await;
+async fn each_row_and_sentence_about_a_logging_instance_holds(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 0, 2, 0).await;
     let (logging, other) = (fleet.logging[0].address(), fleet.logging[1].address());
     let mut table = Table::default();
     table.ask("logging: an empty log", logging, lists(&json!([]))).await;

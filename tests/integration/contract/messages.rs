@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 use super::{JSON, bare_request, get, methods_not_taken};
 use crate::support::fleet::{Fleet, ask, request};
 use crate::support::messages::id;
+use crate::support::place::Kind;
 use crate::support::table::{Row, Table, error, json_holds, json_is, row};
+
+on_both_engines! {
+    each_row_and_sentence_about_a_messages_instance_holds,
+}
 
 fn sorted(list: &Value) -> Vec<String> {
     let mut items: Vec<String> = list.as_array().into_iter().flatten().map(Value::to_string).collect();
@@ -99,9 +104,8 @@ fn refused() -> Vec<Row> {
     rows
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_row_and_sentence_about_a_messages_instance_holds() {
-    let fleet = Fleet::start(1, 1, 2).await;
+async fn each_row_and_sentence_about_a_messages_instance_holds(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 1, 2).await;
     let by: Vec<String> = fleet.messages.iter().map(id).collect();
     let mut table = Table::default();
     for svc in &fleet.messages {

@@ -5,15 +5,19 @@ use tokio::task::{block_in_place, spawn_blocking};
 
 use super::MIB;
 use crate::support::fleet::{Fleet, SOON, ask, eventually};
+use crate::support::place::Kind;
 use crate::support::process::Svc;
 use crate::support::raw::{LAST_CHUNK, RawClient};
+
+on_both_engines! {
+    a_list_whose_logging_instance_is_killed_half_way_ends_without_its_last_chunk,
+}
 
 /// More than the kernel and both processes hold for a client that does not read, several times over.
 const TEXTS: usize = 48;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_list_whose_logging_instance_is_killed_half_way_ends_without_its_last_chunk() {
-    let fleet = Fleet::start(1, 1, 1).await;
+async fn a_list_whose_logging_instance_is_killed_half_way_ends_without_its_last_chunk(kind: Kind) {
+    let fleet = Fleet::start_at(kind, 1, 1, 1).await;
     let text = "x".repeat(MIB);
     for batch in 0..TEXTS / 6 {
         let items: Vec<Value> = (0..6)
