@@ -219,3 +219,99 @@ fn page(connection: &Connection, space: &Space, after: Option<Vec<u8>>) -> rusql
     }
     Ok((page, None))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::engine::local::store::tests::{Folder, message};
+
+    fn log(folder: &Folder) -> LocalLog {
+        LocalLog::new(folder.store(), "logging", "messages")
+    }
+
+    async fn append(log: &LocalLog, messages: &[Message], if_present: IfPresent) -> Vec<Appended> {
+        let outcomes = log.append(messages, if_present).await;
+        outcomes.into_iter().map(Result::unwrap).collect()
+    }
+
+    async fn all(log: &LocalLog) -> (Vec<Message>, u64) {
+        let pages: Vec<Page> = log.all().map(Result::unwrap).collect().await;
+        let skipped = pages.iter().map(|page| page.skipped).sum();
+        (pages.into_iter().flat_map(|page| page.messages).collect(), skipped)
+    }
+
+    #[tokio::test]
+    async fn a_later_text_replaces_the_first_or_is_a_conflict_and_each_message_has_its_outcome() {
+        use Appended::{Conflict, Stored};
+        let folder = Folder::new();
+        let log = log(&folder);
+        let first = [message("1", "a"), message("2", "")];
+        assert_eq!(append(&log, &first, IfPresent::Keep).await, [Stored, Stored]);
+        let again = [message("2", "b"), message("1", "a"), message("3", "c\0\u{1D11E}")];
+        assert_eq!(append(&log, &again, IfPresent::Keep).await, [Conflict, Stored, Stored]);
+        let replaced = [message("2", "b"), message("1", "a")];
+        assert_eq!(append(&log, &replaced, IfPresent::Replace).await, [Stored, Stored]);
+        let expected = vec![message("1", "a"), message("2", "b"), message("3", "c\0\u{1D11E}")];
+        assert_eq!(all(&log).await, (expected, 0));
+        assert_eq!(append(&log, &[], IfPresent::Keep).await, []);
+    }
+
+    #[tokio::test]
+    async fn a_text_of_the_longest_kind_is_kept_whole() {
+        let folder = Folder::new();
+        let log = log(&folder);
+        let longest = message(&"i".repeat(256), &"ä".repeat(512 * 1024));
+        append(&log, std::slice::from_ref(&longest), IfPresent::Replace).await;
+        assert_eq!(all(&log).await, (vec![longest], 0));
+    }
+
+    #[tokio::test]
+    async fn a_list_comes_in_pages_and_has_all_that_was_there_while_others_write() {
+        let folder = Folder::new();
+        let (log, other) = (log(&folder), log(&folder));
+        let messages: Vec<Message> = (0..5500).map(|number| message(&format!("{number:05}"), "x")).collect();
+        append(&log, &messages, IfPresent::Replace).await;
+        let mut listed = Vec::new();
+        let mut pages = log.all();
+        while let Some(page) = pages.next().await {
+            let page = page.unwrap().messages;
+            assert!(page.len() <= PAGE_ENTRIES);
+            let between = ["-", "02500x", "9"].map(|place| message(&format!("{place}{}", listed.len()), "new"));
+            append(&other, &between, IfPresent::Replace).await;
+            listed.extend(page);
+        }
+        let listed: Vec<Message> = listed.into_iter().filter(|message| message.text == "x").collect();
+        assert!(listed == messages, "{} of {}", listed.len(), messages.len());
+    }
+
+    #[tokio::test]
+    async fn a_page_has_about_a_mebibyte() {
+        let folder = Folder::new();
+        let log = log(&folder);
+        let text = "x".repeat(300 * 1024);
+        let messages: Vec<Message> = (0..10).map(|number| message(&number.to_string(), &text)).collect();
+        append(&log, &messages, IfPresent::Replace).await;
+        let sizes: Vec<usize> = log.all().map(|page| page.unwrap().messages.len()).collect().await;
+        assert_eq!(sizes, [4, 4, 2]);
+    }
+
+    #[tokio::test]
+    async fn entries_that_are_no_text_are_left_out_and_counted() {
+        let folder = Folder::new();
+        let log = log(&folder);
+        append(&log, &[message("1", "a")], IfPresent::Replace).await;
+        for entry in [
+            "'2', CAST(x'FF' AS TEXT)",
+            "CAST(x'FF' AS TEXT), 'b'",
+            "'', 'without an identifier'",
+        ] {
+            let put = format!("INSERT INTO log (space, identifier, text) SELECT space, {entry} FROM log LIMIT 1");
+            folder.other_program().execute(&put, ()).unwrap();
+        }
+        let (messages, skipped) = all(&log).await;
+        assert_eq!(messages, [message("", "without an identifier"), message("1", "a")]);
+        assert_eq!(skipped, 2);
+    }
+}

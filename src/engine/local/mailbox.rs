@@ -22,7 +22,7 @@ use crate::engine::{
 /// Batches that may wait. With more, a mailbox is full.
 const MOST_WAITING: i64 = 10_000;
 
-/// Bytes of items that one look shows, the last of them included or not.
+/// Most bytes of items that one look shows, unless it is one alone.
 const LOOK_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bounds of one page of what was delivered.
@@ -290,13 +290,14 @@ fn look(connection: &Connection, space: &Space) -> rusqlite::Result<Looked> {
     let mut bytes = 0_usize;
     while let Some(row) = rows.next()? {
         let size = usize::try_from(row.get::<_, i64>(1)?).unwrap_or(usize::MAX);
-        let shown = size.min(MAX_BATCH_BYTES);
-        bytes = bytes.saturating_add(shown);
+        let content = batch_json::check_size(size);
+        // What is too large is not even read.
+        bytes = bytes.saturating_add(if content.is_ok() { size } else { 0 });
         if bytes > LOOK_BYTES && !looked.items.is_empty() {
             looked.is_all = false;
             break;
         }
-        let content = batch_json::check_size(size).and_then(|()| {
+        let content = content.and_then(|()| {
             let item = text(row.get_ref_unwrap(2)).ok_or("it is no UTF-8")?;
             batch_json::read(item)
         });
@@ -360,4 +361,244 @@ fn page(
 /// What a value is as text; `None` where it is no text, or no UTF-8.
 fn text(value: ValueRef<'_>) -> Option<&str> {
     value.as_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::result::Result;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::engine::local::store::tests::{Folder, message};
+
+    fn mailbox(store: &Arc<Store>) -> LocalMailbox {
+        LocalMailbox::new(store.clone(), "mq", "messaging_queue")
+    }
+
+    fn batch(id: &str) -> Batch {
+        Batch {
+            id: id.to_owned(),
+            messages: vec![message(id, "a text"), message("other", "\0 \u{1D11E}")],
+        }
+    }
+
+    async fn accepted(mailbox: &LocalMailbox, id: &str) {
+        assert_eq!(mailbox.offer(&batch(id)).await.unwrap(), Offered::Accepted);
+    }
+
+    /// Ids of the batches that wait, and why others cannot be read.
+    async fn waiting(mailbox: &LocalMailbox) -> Vec<Result<String, String>> {
+        let looked = mailbox.look().await.unwrap();
+        assert!(looked.is_all);
+        let ids = looked.items.into_iter().map(|item| item.content.map(|batch| batch.id));
+        ids.collect()
+    }
+
+    async fn all(mailbox: &LocalMailbox) -> (Vec<DeliveredMessage>, u64) {
+        let pages: Vec<DeliveredPage> = mailbox.all().map(Result::unwrap).collect().await;
+        let skipped = pages.iter().map(|page| page.skipped).sum();
+        (pages.into_iter().flat_map(|page| page.messages).collect(), skipped)
+    }
+
+    /// What another program puts in.
+    fn put(folder: &Folder, item: &str) {
+        let put = format!("INSERT INTO waiting (space, item) SELECT id, {item} FROM space WHERE kind = 'mailbox'");
+        assert_eq!(folder.other_program().execute(&put, ()).unwrap(), 1, "{item}");
+    }
+
+    fn rejected(folder: &Folder) -> Vec<(String, Vec<u8>)> {
+        let other = folder.other_program();
+        let mut select = other
+            .prepare("SELECT reason, CAST(item AS BLOB) FROM rejected ORDER BY id")
+            .unwrap();
+        let rows = select.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_offered_waits_in_its_order_until_somebody_takes_it_out_once() {
+        let folder = Folder::new();
+        let (one, other) = (mailbox(&folder.store()), mailbox(&folder.store()));
+        assert_eq!(waiting(&one).await, []);
+        for id in ["c", "a", "b"] {
+            accepted(&one, id).await;
+        }
+        let looked = other.look().await.unwrap();
+        assert_eq!(waiting(&one).await, ["c", "a", "b"].map(|id| Ok(id.to_owned())));
+        assert_eq!(looked.items[0].content, Ok(batch("c")));
+        assert!(one.remove(&looked.items[1]).await.unwrap());
+        assert!(!other.remove(&looked.items[1]).await.unwrap(), "somebody else did");
+        assert_eq!(waiting(&other).await, ["c", "b"].map(|id| Ok(id.to_owned())));
+    }
+
+    #[tokio::test]
+    async fn who_takes_out_what_is_gone_does_not_meet_what_came_after_it() {
+        let folder = Folder::new();
+        let mailbox = mailbox(&folder.store());
+        accepted(&mailbox, "a").await;
+        let looked = mailbox.look().await.unwrap();
+        assert!(mailbox.remove(&looked.items[0]).await.unwrap());
+        accepted(&mailbox, "b").await;
+        assert!(!mailbox.remove(&looked.items[0]).await.unwrap());
+        assert_eq!(waiting(&mailbox).await, [Ok("b".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_delivered_once_by_who_stored_it_first() {
+        let folder = Folder::new();
+        let (one, other) = (mailbox(&folder.store()), mailbox(&folder.store()));
+        one.store(&batch("a"), "first").await.unwrap();
+        other.store(&batch("a"), "second").await.unwrap();
+        let (delivered, skipped) = all(&other).await;
+        let expected = batch("a").messages.into_iter().map(|message| DeliveredMessage {
+            message,
+            by: "first".to_owned(),
+        });
+        assert_eq!((delivered, skipped), (expected.collect(), 0));
+        assert_eq!(rejected(&folder), []);
+    }
+
+    #[tokio::test]
+    async fn another_batch_under_the_id_of_a_delivered_one_is_set_aside_once() {
+        let folder = Folder::new();
+        let mailbox = mailbox(&folder.store());
+        mailbox.store(&batch("a"), "me").await.unwrap();
+        let another = Batch {
+            id: "a".to_owned(),
+            messages: vec![message("1", "another")],
+        };
+        mailbox.store(&another, "me").await.unwrap();
+        mailbox.store(&another, "me").await.unwrap();
+        assert_eq!(all(&mailbox).await.0.len(), 2);
+        let kept = batch_json::of_batch(&another).unwrap().into_bytes();
+        let reason = "another entry was delivered under its id before".to_owned();
+        assert_eq!(rejected(&folder), [(reason, kept)]);
+    }
+
+    #[tokio::test]
+    async fn what_others_put_in_is_read_where_it_can_be_and_else_set_aside_with_the_reason() {
+        let folder = Folder::new();
+        let mailbox = mailbox(&folder.store());
+        accepted(&mailbox, "a").await;
+        put(&folder, r#"'{"identifier":"single","text":"t"}'"#);
+        put(&folder, "'no json'");
+        put(&folder, "CAST(x'7BFF7D' AS TEXT)");
+        put(&folder, "replace(hex(zeroblob(9000000)), '00', '  ')");
+        let waiting = waiting(&mailbox).await;
+        assert_eq!(waiting[..2], [Ok("a".to_owned()), Ok("single".to_owned())]);
+        for (found, reason) in [
+            (2, "it is no batch"),
+            (3, "it is no UTF-8"),
+            (4, "it has 18000000 bytes, more than"),
+        ] {
+            assert!(waiting[found].as_ref().unwrap_err().starts_with(reason), "{waiting:?}");
+        }
+        for item in &mailbox.look().await.unwrap().items[2..] {
+            let reason = item.content.as_ref().unwrap_err();
+            mailbox.reject(item, reason).await.unwrap();
+            mailbox.reject(item, reason).await.unwrap();
+            assert!(mailbox.remove(item).await.unwrap());
+            mailbox.reject(item, reason).await.unwrap();
+        }
+        let rejected = rejected(&folder);
+        assert_eq!(rejected.len(), 3);
+        assert_eq!((&*rejected[0].1, &*rejected[1].1), (&b"no json"[..], &b"{\xFF}"[..]));
+        assert_eq!(rejected[2].1.len(), MAX_BATCH_BYTES);
+    }
+
+    #[tokio::test]
+    async fn entries_that_are_no_deliveries_are_left_out_and_counted() {
+        let folder = Folder::new();
+        let mailbox = mailbox(&folder.store());
+        mailbox.store(&batch("a"), "me").await.unwrap();
+        for (id, entry) in [
+            ("''", "'{}'"),
+            ("'b'", "CAST(x'FF' AS TEXT)"),
+            ("CAST(x'FF' AS TEXT)", "entry"),
+        ] {
+            let put = format!(
+                "INSERT INTO delivered (space, batch, entry) SELECT space, {id}, {entry} FROM delivered LIMIT 1"
+            );
+            folder.other_program().execute(&put, ()).unwrap();
+        }
+        let (delivered, skipped) = all(&mailbox).await;
+        assert_eq!((delivered.len(), skipped), (2, 3));
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_is_full_at_10000_batches_and_takes_one_again_where_one_was_taken_out() {
+        let folder = Folder::new();
+        let store = folder.store();
+        let (full, other) = (mailbox(&store), LocalMailbox::new(store, "mq", "other"));
+        accepted(&full, "first").await;
+        let fill = "WITH RECURSIVE n (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)
+                    INSERT INTO waiting (space, item) SELECT space, item FROM n, waiting WHERE id = 1";
+        folder.other_program().execute(fill, ()).unwrap();
+        assert_eq!(full.offer(&batch("last")).await.unwrap(), Offered::Full);
+        accepted(&other, "a").await;
+        let looked = full.look().await.unwrap();
+        assert_eq!((looked.items.len(), looked.is_all), (10_000, true));
+        assert!(full.remove(&looked.items[0]).await.unwrap());
+        accepted(&full, "last").await;
+        assert_eq!(full.offer(&batch("later")).await.unwrap(), Offered::Full);
+    }
+
+    #[tokio::test]
+    async fn what_is_more_than_one_look_shows_is_seen_once_the_first_were_taken_out() {
+        let folder = Folder::new();
+        let mailbox = mailbox(&folder.store());
+        let text = "x".repeat(1024 * 1024);
+        for id in 0..20 {
+            let id = id.to_string();
+            let messages = vec![message(&id, &text)];
+            mailbox.offer(&Batch { id, messages }).await.unwrap();
+        }
+        let mut seen = HashSet::new();
+        let mut is_all = false;
+        while !is_all {
+            let looked = mailbox.look().await.unwrap();
+            is_all = looked.is_all;
+            assert!(looked.items.len() <= 16);
+            for item in &looked.items {
+                seen.insert(item.content.clone().unwrap().id);
+                assert!(mailbox.remove(item).await.unwrap());
+            }
+        }
+        assert_eq!(seen.len(), 20);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_too_large_is_refused() {
+        let folder = Folder::new();
+        let mailbox = mailbox(&folder.store());
+        let text = "\u{1}".repeat(1024 * 1024);
+        let messages = (0..3).map(|id| message(&id.to_string(), &text)).collect();
+        let id = "a".to_owned();
+        let error = mailbox.offer(&Batch { id, messages }).await.unwrap_err().to_string();
+        assert!(error.contains("more than the 16777216 that are read"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_another_process_puts_in_is_news_and_is_seen_by_the_next_look() {
+        let folder = Folder::new();
+        let (one, other) = (mailbox(&folder.store()), mailbox(&folder.store()));
+        let mut news = one.news();
+        for id in 0..20 {
+            // Found empty, and remembered.
+            let end = Instant::now() + Duration::from_secs(10);
+            while one.found_empty.lock().unwrap().is_none() {
+                assert_eq!(waiting(&one).await, []);
+                assert!(Instant::now() < end);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            while timeout(Duration::from_millis(60), news.next()).await.is_ok() {}
+            accepted(&other, &id.to_string()).await;
+            timeout(Duration::from_secs(5), news.next()).await.expect("news");
+            let looked = one.look().await.unwrap();
+            assert_eq!(looked.items.len(), 1);
+            assert!(one.remove(&looked.items[0]).await.unwrap());
+        }
+    }
 }
