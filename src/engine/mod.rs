@@ -2,9 +2,11 @@
 //!
 //! A role sees these traits and cannot tell which engine is behind them.
 
+mod batch_json;
 pub mod consul;
 mod engines;
 mod hazelcast;
+mod local;
 mod mailbox;
 mod registry;
 

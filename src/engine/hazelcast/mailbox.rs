@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::whole::Whole;
 use super::{Cluster, OnCluster, item};
+use crate::engine::batch_json;
 use crate::engine::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered, Result};
 use crate::hazelcast::{self, Data, ItemEvent, Json, Map, Notice, Queue, ToData};
 
@@ -55,7 +56,7 @@ impl HazelcastMailbox {
     }
 
     async fn put_in(&self, batch: &Batch) -> anyhow::Result<Offered> {
-        let item = Json(item::of_batch(batch)?).to_data();
+        let item = Json(batch_json::of_batch(batch)?).to_data();
         let size = item.as_bytes().len();
         if size > MAX_BATCH_BYTES {
             return Err(anyhow!(
@@ -105,7 +106,7 @@ impl HazelcastMailbox {
 
     async fn deliver(&self, batch: &Batch, by: &str) -> anyhow::Result<()> {
         let key = batch.id.to_data();
-        let value = Json(item::of_delivered(&batch.messages, by)?).to_data();
+        let value = Json(batch_json::of_delivered(&batch.messages, by)?).to_data();
         loop {
             let Some(standing) = self.delivered.put_if_absent(&key, &value).await? else {
                 return Ok(());
@@ -130,7 +131,7 @@ impl HazelcastMailbox {
             map = self.rejected.name(),
             "another entry was delivered under the id of a batch and stays; the batch is set aside"
         );
-        let again = Json(item::of_batch(batch)?).to_data();
+        let again = Json(batch_json::of_batch(batch)?).to_data();
         self.set_aside(again, "another entry was delivered under its id before")
             .await
     }

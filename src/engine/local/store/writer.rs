@@ -1,0 +1,484 @@
+//! [`Writer`]: the one thread of a process that writes. All jobs that wait go into one transaction, and are answered once it
+//! is on the disk.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use rusqlite::{Connection, OptionalExtension, Statement};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::{error, warn};
+
+use super::Shared;
+use super::file::{Database, VERSION, explain, is_lasting};
+use super::space::{FIND, Space};
+use super::turn::Turn;
+
+/// Bounds of one transaction.
+const MOST_JOBS: usize = 256;
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// Time between two tries to write while writes fail.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+
+/// How many pages the write-ahead log has when they are moved into the database, beside what is written: 8 MiB.
+const CHECKPOINT_PAGES: i64 = 2048;
+
+/// How many it has when nobody may write until all of them are moved, so that it begins anew: 32 MiB.
+const BEGIN_ANEW_PAGES: i64 = 8192;
+
+/// What one transaction deletes of what was cleared: so many entries, and so many bytes.
+const SWEEP_ENTRIES: usize = 500;
+const SWEEP_BYTES: i64 = 1024 * 1024;
+
+/// Something to write, with somebody who waits for it.
+pub(super) trait Job: Send {
+    /// What it holds in memory.
+    fn bytes(&self) -> usize;
+
+    /// When it is too late to begin.
+    fn begin_by(&self) -> Instant;
+
+    /// Does it, once.
+    fn run(&mut self, writing: &mut Writing<'_>) -> rusqlite::Result<()>;
+
+    /// Tells who waits: what it returned, or why it was not done.
+    fn answer(self: Box<Self>, failure: Option<Arc<str>>);
+}
+
+/// A [`Job`] from a closure.
+pub(super) struct Pending<T, F> {
+    work: Option<F>,
+    returned: Option<T>,
+    bytes: usize,
+    begin_by: Instant,
+    reply: oneshot::Sender<anyhow::Result<T>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl<T, F> Pending<T, F> {
+    pub(super) fn new(
+        work: F,
+        bytes: usize,
+        begin_by: Instant,
+        reply: oneshot::Sender<anyhow::Result<T>>,
+        room: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            work: Some(work),
+            returned: None,
+            bytes,
+            begin_by,
+            reply,
+            _room: room,
+        }
+    }
+}
+
+impl<T, F> Job for Pending<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Writing<'_>) -> rusqlite::Result<T> + Send,
+{
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn begin_by(&self) -> Instant {
+        self.begin_by
+    }
+
+    fn run(&mut self, writing: &mut Writing<'_>) -> rusqlite::Result<()> {
+        if let Some(work) = self.work.take() {
+            self.returned = Some(work(writing)?);
+        }
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, failure: Option<Arc<str>>) {
+        let outcome = match (failure, self.returned) {
+            (None, Some(returned)) => Ok(returned),
+            (Some(failure), _) => Err(anyhow!("{failure}")),
+            (None, None) => Err(anyhow!("it was not done")),
+        };
+        // Who does not wait any more does not hear it.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+/// What jobs write with.
+pub(in crate::engine::local) struct Writing<'c> {
+    connection: &'c Connection,
+    statements: HashMap<&'static str, Statement<'c>>,
+    /// Those that this transaction has met.
+    spaces: Vec<(Space, i64)>,
+    /// Whether something that was cleared may be left to delete.
+    is_to_sweep: bool,
+}
+
+impl<'c> Writing<'c> {
+    fn new(connection: &'c Connection) -> Self {
+        let cleared = connection.query_row("SELECT EXISTS (SELECT 1 FROM cleared)", (), |row| row.get(0));
+        Self {
+            connection,
+            statements: HashMap::new(),
+            spaces: Vec::new(),
+            is_to_sweep: cleared.unwrap_or(true),
+        }
+    }
+
+    /// The statement, prepared once.
+    pub(in crate::engine::local) fn statement(&mut self, sql: &'static str) -> rusqlite::Result<&mut Statement<'c>> {
+        use std::collections::hash_map::Entry;
+        Ok(match self.statements.entry(sql) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.connection.prepare(sql)?),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    /// The id of the space. It is made where nothing was written to it yet.
+    pub(in crate::engine::local) fn space(&mut self, space: &Space) -> rusqlite::Result<i64> {
+        if let Some((_, id)) = self.spaces.iter().find(|(known, _)| known == space) {
+            return Ok(*id);
+        }
+        let find = self.statement(FIND)?;
+        let found = find.query_row(space.parameters(), |row| row.get(0)).optional()?;
+        let id = match found {
+            Some(id) => id,
+            None => self.new_space(space)?,
+        };
+        self.spaces.push((space.clone(), id));
+        Ok(id)
+    }
+
+    /// Lets the names lead to a new, empty space. What the former one has of the log is deleted later, a little at a time.
+    pub(in crate::engine::local) fn clear(&mut self, space: &Space) -> rusqlite::Result<()> {
+        let former = self.space(space)?;
+        self.spaces.clear();
+        self.statement("DELETE FROM space WHERE id = ?1")?.execute([former])?;
+        self.statement("INSERT INTO cleared (space) VALUES (?1)")?
+            .execute([former])?;
+        self.new_space(space)?;
+        self.is_to_sweep = true;
+        Ok(())
+    }
+
+    fn new_space(&mut self, space: &Space) -> rusqlite::Result<i64> {
+        let insert = self.statement("INSERT INTO space (kind, cluster, name) VALUES (?1, ?2, ?3)")?;
+        insert.insert(space.parameters())
+    }
+
+    /// Deletes a part of what was cleared.
+    fn sweep(&mut self) -> rusqlite::Result<()> {
+        let cleared = self.statement("SELECT space FROM cleared LIMIT 1")?;
+        let Some(space) = cleared.query_row((), |row| row.get::<_, i64>(0)).optional()? else {
+            self.is_to_sweep = false;
+            return Ok(());
+        };
+        let first =
+            self.statement("SELECT identifier, octet_length(text) FROM log WHERE space = ?1 ORDER BY identifier")?;
+        let mut rows = first.query([space])?;
+        let (mut last, mut bytes, mut entries) = (None, 0, 0);
+        while bytes < SWEEP_BYTES
+            && entries < SWEEP_ENTRIES
+            && let Some(row) = rows.next()?
+        {
+            last = Some(row.get_ref(0)?.as_bytes()?.to_owned());
+            bytes += row.get::<_, i64>(1)?;
+            entries += 1;
+        }
+        drop(rows);
+        match last {
+            Some(last) => {
+                let delete = self.statement("DELETE FROM log WHERE space = ?1 AND identifier <= CAST(?2 AS TEXT)")?;
+                delete.execute((space, last))?;
+            }
+            None => {
+                self.statement("DELETE FROM cleared WHERE space = ?1")?
+                    .execute([space])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why the writer left a connection.
+enum End {
+    /// The store ends.
+    Closed,
+    /// The file is to be opened anew.
+    Lost,
+}
+
+/// What the writer does next.
+enum Next {
+    Job(Box<dyn Job>),
+    /// Nothing waits, but there is something to do.
+    Chore,
+    End,
+}
+
+/// The one that writes.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    turn: Turn,
+    jobs: Receiver<Box<dyn Job>>,
+}
+
+impl Writer {
+    /// Writes what comes as `jobs`.
+    pub(super) fn new(shared: Arc<Shared>, turn: Turn, jobs: Receiver<Box<dyn Job>>) -> Self {
+        Self { shared, turn, jobs }
+    }
+
+    /// Until the store ends.
+    pub(super) fn run(self, database: Database) {
+        let mut opened = Some(database);
+        loop {
+            let end = match opened.take() {
+                // What a fault left half done is undone with its connection.
+                Some(database) => catch_unwind(AssertUnwindSafe(|| self.serve(&database))).unwrap_or_else(|_| {
+                    error!("a write met a fault in this program");
+                    End::Lost
+                }),
+                None => self.reopen(&mut opened),
+            };
+            if matches!(end, End::Closed) {
+                return;
+            }
+        }
+    }
+
+    /// Tries to open the file anew, when there is something to write and from time to time. What cannot be written is
+    /// answered.
+    fn reopen(&self, opened: &mut Option<Database>) -> End {
+        match Database::open(&self.shared.path) {
+            Ok(database) => {
+                *opened = Some(database);
+                return End::Lost;
+            }
+            Err(cause) => self.shared.set_trouble(Some(format!("{cause:#}").into())),
+        }
+        match self.next(Some(TRY_EVERY)) {
+            Next::End => return End::Closed,
+            Next::Chore => {}
+            Next::Job(first) => {
+                for job in self.gather(Some(first)) {
+                    job.answer(self.shared.trouble());
+                }
+            }
+        }
+        End::Lost
+    }
+
+    /// Writes what comes, until the connection cannot be used any more.
+    fn serve(&self, database: &Database) -> End {
+        let mut writing = Writing::new(&database.connection);
+        let mut checkpoints = Checkpoints::default();
+        loop {
+            let pause = if writing.is_to_sweep {
+                Some(Duration::ZERO)
+            } else {
+                self.shared.trouble().map(|_| TRY_EVERY)
+            };
+            let first = match self.next(pause) {
+                Next::Job(job) => Some(job),
+                Next::Chore => None,
+                Next::End => return End::Closed,
+            };
+            if let Some(end) = self.write(database, &mut writing, first) {
+                return end;
+            }
+            checkpoints.make(database, &self.turn, &self.shared);
+        }
+    }
+
+    /// Waits for the next job, where there is a `pause` no longer than that.
+    fn next(&self, pause: Option<Duration>) -> Next {
+        let next = match pause {
+            Some(pause) => self.jobs.recv_timeout(pause),
+            None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match next {
+            _ if self.shared.is_ending.load(Ordering::Relaxed) => Next::End,
+            Ok(job) => Next::Job(job),
+            Err(RecvTimeoutError::Timeout) => Next::Chore,
+            Err(RecvTimeoutError::Disconnected) => Next::End,
+        }
+    }
+
+    /// The jobs that wait, up to the bounds of one transaction. Those that wait too long are answered.
+    fn gather(&self, first: Option<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+        let now = Instant::now();
+        let (mut gathered, mut bytes) = (Vec::new(), 0_usize);
+        let mut next = first;
+        while let Some(job) = next {
+            if job.begin_by() > now {
+                bytes = bytes.saturating_add(job.bytes());
+                gathered.push(job);
+            } else {
+                let held_up = self.shared.trouble();
+                job.answer(held_up.or_else(|| Some("not written: too much was to be written before it".into())));
+            }
+            let has_room = gathered.len() < MOST_JOBS && bytes < MOST_BYTES;
+            next = has_room.then(|| self.jobs.try_recv().ok()).flatten();
+        }
+        gathered
+    }
+
+    /// Writes `first` and what waits behind it, and answers. Returns why nothing more can be written, where that is so.
+    fn write(&self, database: &Database, writing: &mut Writing<'_>, first: Option<Box<dyn Job>>) -> Option<End> {
+        let until = first
+            .as_ref()
+            .map_or_else(|| Instant::now() + TRY_EVERY, |job| job.begin_by());
+        let turn = self.turn.take(until, &self.shared.is_ending);
+        let turn = match turn.and_then(|turn| turn.ok_or_else(|| anyhow!(self.turn.held_by_another()))) {
+            Ok(turn) => turn,
+            Err(cause) => {
+                self.refuse(first, &cause);
+                return None;
+            }
+        };
+        let mut jobs: Vec<(Box<dyn Job>, Option<Arc<str>>)> =
+            self.gather(first).into_iter().map(|job| (job, None)).collect();
+        let written = transaction(database, writing, &mut jobs, self.shared.trouble().is_some());
+        drop(turn);
+        let written = written.and_then(|()| {
+            database.sync().map_err(|cause| Failed {
+                cause,
+                is_lasting: true,
+            })
+        });
+        let (failure, is_lost) = match written {
+            Ok(()) => (None, false),
+            Err(failed) => (Some(Arc::from(format!("{:#}", failed.cause))), failed.is_lasting),
+        };
+        self.shared.set_trouble(failure.clone());
+        for (job, own) in jobs {
+            job.answer(failure.clone().or(own));
+        }
+        is_lost.then_some(End::Lost)
+    }
+
+    /// Answers `first`, and those behind it whose time is up.
+    fn refuse(&self, first: Option<Box<dyn Job>>, cause: &anyhow::Error) {
+        let cause: Arc<str> = format!("{cause:#}").into();
+        self.shared.set_trouble(Some(cause.clone()));
+        if let Some(first) = first {
+            first.answer(Some(cause));
+        }
+    }
+}
+
+/// Why a transaction was not made.
+struct Failed {
+    cause: anyhow::Error,
+    /// Whether the file is to be opened anew.
+    is_lasting: bool,
+}
+
+/// Does the jobs in one transaction. One that fails by its own fault fails alone, and what that was is noted beside it.
+fn transaction(
+    database: &Database,
+    writing: &mut Writing<'_>,
+    jobs: &mut [(Box<dyn Job>, Option<Arc<str>>)],
+    is_try: bool,
+) -> Result<(), Failed> {
+    let failed = |cause| Failed {
+        cause,
+        is_lasting: true,
+    };
+    database.check_in_place().map_err(failed)?;
+    writing.spaces.clear();
+    let mut make = || {
+        writing.connection.execute_batch("BEGIN IMMEDIATE")?;
+        for (job, failure) in jobs.iter_mut() {
+            if let Err(error) = job.run(writing) {
+                if writing.connection.is_autocommit() {
+                    return Err(error);
+                }
+                *failure = Some(format!("{:#}", explain(database.path(), &error)).into());
+            }
+        }
+        if writing.is_to_sweep
+            && let Err(error) = writing.sweep()
+        {
+            if writing.connection.is_autocommit() {
+                return Err(error);
+            }
+            writing.is_to_sweep = false;
+            warn!(
+                "what was cleared is not deleted: {:#}",
+                explain(database.path(), &error)
+            );
+        }
+        if is_try {
+            // Writes a page, and changes nothing.
+            writing.connection.pragma_update(None, "user_version", VERSION)?;
+        }
+        writing.connection.execute_batch("COMMIT")
+    };
+    make().map_err(|error| {
+        if !writing.connection.is_autocommit() {
+            // Where this fails too, the connection is given up.
+            let _ = writing.connection.execute_batch("ROLLBACK");
+        }
+        Failed {
+            cause: explain(database.path(), &error),
+            is_lasting: is_lasting(&error) || !writing.connection.is_autocommit(),
+        }
+    })
+}
+
+/// Moves what was committed from the write-ahead log into the database.
+#[derive(Default)]
+struct Checkpoints {
+    /// Whether the last one failed, which was told.
+    has_failed: bool,
+}
+
+impl Checkpoints {
+    /// Moves it where there is much. Others write meanwhile, and only where they do so without pause are they held up for a
+    /// moment, so that the log can begin anew.
+    fn make(&mut self, database: &Database, turn: &Turn, shared: &Shared) {
+        let checkpoint = |mode: &str| {
+            let sql = format!("PRAGMA wal_checkpoint({mode})");
+            database
+                .connection
+                .query_row(&sql, (), |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
+        };
+        let make = || {
+            let (all, moved) = checkpoint("NOOP")?;
+            if all - moved < CHECKPOINT_PAGES {
+                return Ok(());
+            }
+            let (all, moved) = checkpoint("PASSIVE")?;
+            if all > BEGIN_ANEW_PAGES && all > moved {
+                let turn = turn.take(Instant::now() + TRY_EVERY, &shared.is_ending);
+                if let Ok(Some(_turn)) = turn {
+                    checkpoint("PASSIVE")?;
+                }
+            }
+            Ok(())
+        };
+        let outcome: rusqlite::Result<()> = make();
+        if let Err(error) = &outcome
+            && !self.has_failed
+        {
+            warn!(
+                "what was written stays in the write-ahead log, which grows: {:#}",
+                explain(database.path(), error)
+            );
+        }
+        self.has_failed = outcome.is_err();
+    }
+}
