@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Holds the direction of dependencies: main → roles → {config, discovery, registration, http, engine} → {hazelcast, message}. Nothing points back.
+# Holds the direction of dependencies: main → roles → {config, registration, discovery, batch, http, engine} → {hazelcast, message}. Nothing points back.
 # usage: scripts/check-layers.sh; exits 1 and names each line that points the wrong way.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ALLOWED='
 hazelcast: hazelcast
 message:
+batch:
 wait:
 shutdown:
 telemetry:
@@ -17,7 +18,7 @@ discovery: engine
 registration: engine
 http: engine http message
 cli: config engine telemetry
-roles: cli config discovery engine http message registration roles wait
+roles: batch cli config discovery engine http message registration roles wait
 main: cli roles shutdown telemetry
 lib:
 '

@@ -99,6 +99,13 @@ impl Pick {
     }
 }
 
+impl Clone for Pick {
+    /// One more request in flight there.
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
+
 impl Deref for Pick {
     type Target = Instance;
 

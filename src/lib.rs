@@ -1,5 +1,6 @@
 //! `svc`: a message system in one executable, several roles by subcommand, on Consul and Hazelcast.
 
+pub mod batch;
 pub mod cli;
 pub mod config;
 pub mod discovery;

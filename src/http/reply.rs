@@ -35,6 +35,11 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     }
 }
 
+/// An answer whose body is this JSON, which was written before.
+pub fn written_json(status: StatusCode, json: Bytes) -> Reply {
+    with_body(status, body::whole(json))
+}
+
 const INTERNAL_ERROR: &str = r#"{"error":{"code":"internal","message":"the answer could not be written"}}"#;
 
 /// Status 200 and a JSON array of all items of all pages, streamed in bounded memory.
@@ -93,7 +98,7 @@ fn with_body(status: StatusCode, body: Body) -> Reply {
 }
 
 /// A request that cannot be served: its status, and a body of `{"error":{"code":…,"message":…}}`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HttpError {
     status: StatusCode,
     code: &'static str,

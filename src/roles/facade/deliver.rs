@@ -1,200 +1,192 @@
 //! The delivery of a message: logged first, then handed over, and only then acknowledged.
+//!
+//! Both stages are group commits, and overlap: while one batch is handed over, the next one is logged, and what comes
+//! meanwhile gathers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue, IF_NONE_MATCH};
-use hyper::{Method, StatusCode, Uri};
-use tokio::time::{Instant, sleep, timeout_at};
-use tracing::debug;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::error;
 use uuid::Uuid;
 
+use super::log::{self, Log, MAX_ARRAY_BYTES, MAX_MESSAGES};
 use super::post::Posted;
-use super::tries::{Tries, Try, describe_answer};
-use super::{DEADLINE, Parts};
-use crate::engine::{Batch, Mailbox, Offered};
-use crate::http::client::{Call, Client};
+use super::tries::{Service, Tries};
+use super::{DEADLINE, offer};
+use crate::batch::{Batcher, Limits, NoOutcome};
+use crate::engine::{Batch, MAX_BATCH_BYTES, Mailbox};
+use crate::http::client::Client;
 use crate::http::reply::HttpError;
 use crate::message::Message;
-use crate::roles::deadline::no_answer;
+use crate::roles::followed::Named;
 
-/// Longest answer of a logging instance that is read, in bytes: one of another origin may answer with the message.
-const MOST_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// What becomes of a message.
+pub(super) type Outcome = Result<(), HttpError>;
 
-/// Pause before a batch is offered again.
-const OFFER_PAUSE: Duration = Duration::from_millis(100);
+/// What is in the mailbox around the messages of a batch, in bytes, at most: names, its id, and what the engine adds.
+const AROUND_BYTES: usize = 256;
 
-/// Logs a message, then hands it over, within [`DEADLINE`]. Returns it once both are done.
-///
-/// A failed request can be sent again under the same key: each step does nothing where it was done before.
-///
-/// # Errors
-///
-/// 409 where another text is logged under the client's key. 503 where the mailbox is known to be away (nothing is logged
-/// then), or one of the two could not be done in time.
-pub(super) async fn deliver(parts: &Parts, posted: Posted) -> Result<Message, HttpError> {
-    let Posted { message, key } = posted;
-    // The one in use now: a batch whose outcome is unknown is offered again to the same one.
-    let mailbox = parts.mailbox.now();
-    mailbox.check()?;
-    let deadline = Instant::now() + DEADLINE;
-    log(parts, &message, key.is_some(), deadline).await?;
-    // A retry is the same batch, and another text another one: the mailbox remembers what the log may have forgotten.
-    let id = key.map_or_else(Uuid::now_v7, |key| Uuid::new_v5(&key, message.text.as_bytes()));
-    let batch = Batch {
-        id: id.to_string(),
-        messages: vec![message.clone()],
-    };
-    offer(&*mailbox, &batch, deadline).await?;
-    debug!(
-        identifier = message.identifier,
-        batch = batch.id,
-        mailbox = mailbox.describe(),
-        queue = mailbox.object_name(),
-        "handed over"
-    );
-    Ok(message)
+/// Batches on their way to be logged. What has gathered leaves as an array.
+const LOG_LIMITS: Limits = Limits {
+    batch_items: MAX_MESSAGES,
+    // A comma is counted for each message, and there is a bracket more than the last one's.
+    batch_bytes: MAX_ARRAY_BYTES - 1,
+    // More than the server has in work, whose clients may have left.
+    items: 4096,
+    bytes: 128 * 1024 * 1024,
+    flights: 2,
+    // Many times what a batch takes. An instance that hangs is given 1.2 s.
+    slow_after: Duration::from_millis(100),
+    // More than become slow within the time of a request.
+    most_flights: 128,
+};
+
+/// Batches on their way into the mailbox.
+const OFFER_LIMITS: Limits = Limits {
+    batch_bytes: MAX_BATCH_BYTES - AROUND_BYTES,
+    ..LOG_LIMITS
+};
+
+/// A message, and the JSON that it is logged and answered as.
+pub(super) struct Written {
+    pub(super) message: Message,
+    pub(super) json: Bytes,
 }
 
-async fn log(parts: &Parts, message: &Message, keyed: bool, deadline: Instant) -> Result<(), HttpError> {
-    let mut tries = Tries::new(&parts.logging, deadline);
-    if keyed {
+impl Written {
+    fn new(message: Message) -> Result<Self, HttpError> {
+        // Room for what is around the text: most texts have nothing that is to be escaped.
+        let mut json = Vec::with_capacity(message.text.len().saturating_add(80));
+        serde_json::to_writer(&mut json, &message).map_err(|_| HttpError::internal())?;
+        Ok(Self {
+            message,
+            json: json.into(),
+        })
+    }
+
+    /// What it takes in an array, here as in the mailbox.
+    pub(super) fn bytes(&self) -> usize {
+        self.json.len().saturating_add(1)
+    }
+}
+
+/// Both stages.
+pub(super) struct Delivery {
+    mailbox: watch::Receiver<Named<dyn Mailbox>>,
+    log: Arc<Log>,
+    /// Passes on to `offers` what it has logged.
+    posts: Batcher<Written, Outcome>,
+    offers: Arc<Batcher<Message, Outcome>>,
+}
+
+impl Delivery {
+    pub(super) fn new(client: Client, service: Service, mailbox: watch::Receiver<Named<dyn Mailbox>>) -> Self {
+        let log = Arc::new(Log { client, service });
+        let named = mailbox.clone();
+        // A batch stays with the mailbox that is in use when it leaves: where its outcome is unknown it is offered again to
+        // the same one.
+        let offers = Arc::new(Batcher::start(OFFER_LIMITS, move |entries| {
+            offer::many(now(&named), entries)
+        }));
+        let stage = (log.clone(), offers.clone());
+        let posts = Batcher::start(LOG_LIMITS, move |entries| {
+            let (log, offers) = stage.clone();
+            async move { log.many(entries, &|entry| pass_on(&offers, entry)).await }
+        });
+        Self {
+            mailbox,
+            log,
+            posts,
+            offers,
+        }
+    }
+
+    /// Logs a message, then hands it over, within [`DEADLINE`]. Returns it as JSON once both are done.
+    ///
+    /// A failed request can be sent again under the same key: each step does nothing where it was done before.
+    ///
+    /// # Errors
+    ///
+    /// 409 where another text is logged under the client's key. 503 where the mailbox is known to be away (nothing is
+    /// logged then), too much is in work, or one of the two could not be done in time.
+    pub(super) async fn deliver(&self, posted: Posted) -> Result<Bytes, HttpError> {
+        let mailbox = now(&self.mailbox);
+        mailbox.check()?;
+        let deadline = Instant::now() + DEADLINE;
+        let written = Written::new(posted.message)?;
+        let json = written.json.clone();
+        match posted.key {
+            Some(key) => self.keyed(written, key, &*mailbox, deadline).await?,
+            None => self.unkeyed(written, deadline).await?,
+        }
+        Ok(json)
+    }
+
+    /// One under a key travels alone: nobody else's outcome is to depend on what stands under it.
+    async fn keyed(&self, written: Written, key: Uuid, mailbox: &dyn Mailbox, deadline: Instant) -> Outcome {
         // Others do not know that the first text of an identifier is to stay.
-        tries = tries.ours_first();
-    }
-    let body = serde_json::to_vec(message).map_err(|_| HttpError::internal())?;
-    let body = Bytes::from(body);
-    loop {
-        let at = tries.next().await?;
-        let identifier = &message.identifier;
-        debug!(identifier, instance = at.instance.id, "sending to be logged");
-        match log_at(&parts.client, &at, body.clone(), keyed).await {
-            Outcome::Logged => {
-                debug!(identifier, instance = at.instance.id, "logged");
-                return Ok(());
-            }
-            Outcome::Refused(error) => return Err(error),
-            Outcome::Failed(why) => {
-                debug!(
-                    identifier,
-                    instance = at.instance.id,
-                    reason = why,
-                    "not logged, trying on"
-                );
-                tries.failed(why);
-            }
-        }
-    }
-}
-
-/// What one instance did with a message.
-enum Outcome {
-    Logged,
-    /// Another instance may do it, or this one at another time.
-    Failed(String),
-    /// No instance will do it.
-    Refused(HttpError),
-}
-
-async fn log_at(client: &Client, at: &Try, body: Bytes, keyed: bool) -> Outcome {
-    let mut call = Call::new(body);
-    *call.method_mut() = Method::POST;
-    *call.uri_mut() = Uri::from_static("/log");
-    let headers = call.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if keyed && at.instance.version.is_some() {
-        headers.insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
-    }
-    match client.call(&at.instance, call, at.limit, MOST_ANSWER_BYTES).await {
-        Ok(answer) if answer.status.is_success() => Outcome::Logged,
-        Ok(answer) => {
-            let why = describe_answer(&at.instance, &answer);
-            match answer.status {
-                // What one of another origin does not take, ours may.
-                _ if at.instance.version.is_none() => Outcome::Failed(why),
-                StatusCode::CONFLICT => Outcome::Refused(HttpError::conflict(
-                    "another text was posted under this Idempotency-Key, and stays",
-                )),
-                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Outcome::Failed(why),
-                status if status.is_client_error() => {
-                    Outcome::Refused(HttpError::unavailable(format!("the message was not logged: {why}")))
-                }
-                _ => Outcome::Failed(why),
-            }
-        }
-        Err(error) => Outcome::Failed(error.to_string()),
-    }
-}
-
-/// Puts a batch into the mailbox. Where that fails, or it is not known whether it is in, it is put in again: it is
-/// delivered under its id, once.
-async fn offer(mailbox: &dyn Mailbox, batch: &Batch, deadline: Instant) -> Result<(), HttpError> {
-    let mut last = None;
-    while Instant::now() < deadline {
-        match timeout_at(deadline, mailbox.offer(batch)).await {
-            Ok(Ok(Offered::Accepted)) => return Ok(()),
-            Ok(Ok(Offered::Full)) => {
-                let mailbox = mailbox.describe();
-                return Err(HttpError::unavailable(format!(
-                    "{mailbox} is full: messages come faster than they are delivered"
-                )));
-            }
-            Ok(Err(away)) => {
-                debug!(batch = batch.id, error = %away, "not handed over, trying on");
-                last = Some(away);
-            }
-            Err(_) => break,
-        }
-        sleep(OFFER_PAUSE.min(deadline.saturating_duration_since(Instant::now()))).await;
-    }
-    let late = || no_answer(mailbox, DEADLINE);
-    Err(last.unwrap_or_else(late).into())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::super::tests::{Outcome as Offer, Scripted};
-    use super::*;
-
-    /// How an offer ends, after how long, and how often it was made.
-    async fn offered(outcomes: Vec<Offer>) -> (Result<(), HttpError>, Duration, usize) {
-        let mailbox = Scripted {
-            outcomes: Mutex::new(outcomes),
-            ..Scripted::default()
-        };
+        let mut tries = Tries::new(&self.log.service, deadline).ours_only();
+        let first = tries.next().await?;
+        self.log.one(&written, true, tries, first).await?;
+        // A retry is the same batch, and another text another one: the mailbox remembers what the log may have forgotten.
+        let id = Uuid::new_v5(&key, written.message.text.as_bytes());
         let batch = Batch {
-            id: "b".to_owned(),
-            messages: Vec::new(),
+            id: id.to_string(),
+            messages: vec![written.message],
         };
-        let start = Instant::now();
-        let ended = offer(&mailbox, &batch, start + DEADLINE).await;
-        let offers = mailbox.offered.lock().unwrap().len();
-        (ended, start.elapsed(), offers)
+        offer::hand_over(mailbox, &batch, deadline).await
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_offer_that_hangs_or_fails_is_given_up_in_time() {
-        let (hung, after, offers) = offered(vec![Offer::Hang]).await;
-        assert_eq!(
-            hung.unwrap_err().message(),
-            "engine away: a scripted mailbox: no answer within 4.7s"
-        );
-        assert!(after < Duration::from_secs(5) && offers == 1, "{after:?}");
+    async fn unkeyed(&self, written: Written, deadline: Instant) -> Outcome {
+        // Those of another origin get their share as single messages.
+        if self.log.service.has_others() {
+            let mut tries = Tries::new(&self.log.service, deadline);
+            let first = tries.next().await?;
+            if first.is_of_another_origin() {
+                self.log.one(&written, false, tries, first).await?;
+                let bytes = written.bytes();
+                let handed_over = self.offers.submit(written.message, bytes, deadline);
+                return self.outcome(handed_over.await);
+            }
+        }
+        let bytes = written.bytes();
+        self.outcome(self.posts.submit(written, bytes, deadline).await)
+    }
 
-        let (failed, after, offers) = offered(vec![Offer::Fail; 1000]).await;
-        assert_eq!(
-            failed.unwrap_err().message(),
-            "engine away: a scripted mailbox: connection refused"
-        );
-        assert!(after < Duration::from_secs(5) && offers > 10, "{after:?}");
+    fn outcome(&self, outcome: Result<Outcome, NoOutcome>) -> Outcome {
+        outcome.unwrap_or_else(|none| {
+            Err(match none {
+                NoOutcome::Full => overloaded(),
+                NoOutcome::Late => {
+                    let (service, mailbox) = (self.log.service.name, now(&self.mailbox).describe());
+                    HttpError::unavailable(format!(
+                        "{service} and {mailbox} did not take the message within {DEADLINE:?}"
+                    ))
+                }
+                NoOutcome::Lost => {
+                    error!("a message was lost with its batch");
+                    HttpError::internal()
+                }
+            })
+        })
+    }
+}
 
-        let (failed_then_hung, after, offers) = offered(vec![Offer::Hang, Offer::Fail]).await;
-        assert_eq!(
-            failed_then_hung.unwrap_err().message(),
-            "engine away: a scripted mailbox: connection refused"
-        );
-        assert!(after < Duration::from_secs(5) && offers == 2, "{after:?}");
+/// The mailbox that is in use now.
+fn now(mailbox: &watch::Receiver<Named<dyn Mailbox>>) -> Arc<dyn Mailbox> {
+    mailbox.borrow().current.clone()
+}
+
+fn overloaded() -> HttpError {
+    HttpError::unavailable("overloaded: this instance has as many messages in work as it takes")
+}
+
+fn pass_on(offers: &Batcher<Message, Outcome>, entry: log::Entry) {
+    let bytes = entry.item.bytes();
+    if let Err(refused) = offers.pass_on(entry.item.message, bytes, entry.ticket) {
+        refused.answer(Err(overloaded()));
     }
 }

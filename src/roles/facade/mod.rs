@@ -9,6 +9,8 @@
 
 mod deliver;
 mod lists;
+mod log;
+mod offer;
 mod post;
 mod tries;
 
@@ -18,6 +20,7 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
+use self::deliver::Delivery;
 use self::post::Posted;
 use self::tries::Service;
 use super::followed::{Followed, MAILBOX};
@@ -79,6 +82,7 @@ struct Parts {
     logging: Service,
     messages: Service,
     mailbox: Followed<dyn Mailbox>,
+    delivery: Delivery,
 }
 
 impl Facade {
@@ -87,9 +91,11 @@ impl Facade {
             name,
             discovery: Discovery::follow(registry.clone(), name),
         };
+        let (client, logging) = (Client::new(), follow(LOGGING_SERVICE));
         let parts = Parts {
-            client: Client::new(),
-            logging: follow(LOGGING_SERVICE),
+            delivery: Delivery::new(client.clone(), logging.clone(), mailbox.named()),
+            client,
+            logging,
             messages: follow(MESSAGES_SERVICE),
             mailbox,
         };
@@ -113,8 +119,8 @@ impl Handler for Facade {
         match (request.path(), request.method()) {
             ("/message", &Method::POST) => {
                 let posted = Posted::read(&mut request).await?;
-                let message = deliver::deliver(parts, posted).await?;
-                Ok(reply::json(StatusCode::CREATED, &message))
+                let message = parts.delivery.deliver(posted).await?;
+                Ok(reply::written_json(StatusCode::CREATED, message))
             }
             ("/message", _) => Err(HttpError::method_not_allowed("POST")),
             ("/messages", &Method::GET) => lists::all(parts).await,

@@ -17,6 +17,8 @@ use crate::engine::{Batch, DeliveredPage, Engine, Instance, Item, Listed, Looked
 use crate::http::request::BodyRoom;
 use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 
+mod batches;
+
 const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// Longer than anything here takes.
@@ -201,7 +203,9 @@ impl Setting {
     }
 
     async fn reply(&self, request: hyper::Request<Full<Bytes>>) -> Reply {
-        let handled = self.facade.handle(Request::new(request, SOON, BodyRoom::new(0)));
+        let handled = self
+            .facade
+            .handle(Request::new(request, SOON, BodyRoom::new(64 * 1024 * 1024)));
         timeout(SOON, handled)
             .await
             .expect("no answer")

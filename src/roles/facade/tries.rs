@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::discovery::{Discovery, Pick};
+use crate::engine::Instance;
 use crate::http::client::Answer;
 use crate::http::reply::HttpError;
 use crate::http::throttle::Throttle;
@@ -31,12 +32,19 @@ pub(super) struct Service {
     pub(super) discovery: Discovery,
 }
 
-/// The tries of one request at the instances of one service.
+impl Service {
+    /// Whether an instance of another origin is known.
+    pub(super) fn has_others(&self) -> bool {
+        self.discovery.instances().iter().any(|known| !is_ours(known))
+    }
+}
+
+/// The tries of one request at the instances of one service. A clone goes on from there by itself.
+#[derive(Clone)]
 pub(super) struct Tries<'a> {
     service: &'a Service,
     deadline: Instant,
-    /// Instances of another origin only where there are no others.
-    ours_first: bool,
+    others: Others,
     /// Ids of those that were tried in this round.
     tried: Vec<String>,
     limit: Duration,
@@ -45,10 +53,32 @@ pub(super) struct Tries<'a> {
     last: Option<String>,
 }
 
-/// One try: at this instance, within this time.
+/// What of instances of another origin, which may not know all that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// They are as good as ours.
+    Alike,
+    /// They come last in each round.
+    Last,
+    /// They are asked only where none of ours is known.
+    Alone,
+}
+
+/// One try: at this instance, within this time. Each clone counts as a request there.
+#[derive(Clone)]
 pub(super) struct Try {
     pub(super) instance: Pick,
     pub(super) limit: Duration,
+}
+
+impl Try {
+    pub(super) fn is_of_another_origin(&self) -> bool {
+        !is_ours(&self.instance)
+    }
+}
+
+fn is_ours(instance: &Instance) -> bool {
+    instance.version.is_some()
 }
 
 impl<'a> Tries<'a> {
@@ -56,7 +86,7 @@ impl<'a> Tries<'a> {
         Tries {
             service,
             deadline,
-            ours_first: false,
+            others: Others::Alike,
             tried: Vec::new(),
             limit: FIRST_LIMIT,
             pause: FIRST_PAUSE,
@@ -64,9 +94,15 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// Leaves instances of another origin out where there are others: they may not know all that is asked for.
+    /// Tries instances of another origin after all of ours.
     pub(super) fn ours_first(mut self) -> Tries<'a> {
-        self.ours_first = true;
+        self.others = Others::Last;
+        self
+    }
+
+    /// Leaves instances of another origin out where any of ours is known.
+    pub(super) fn ours_only(mut self) -> Tries<'a> {
+        self.others = Others::Alone;
         self
     }
 
@@ -109,26 +145,26 @@ impl<'a> Tries<'a> {
     }
 
     fn pick(&mut self) -> Option<Pick> {
-        loop {
-            let tried: Vec<&str> = self.tried.iter().map(String::as_str).collect();
-            let pick = self.service.discovery.pick(&tried)?;
-            self.tried.push(pick.id.clone());
-            if !self.is_left_out(&pick) {
-                return Some(pick);
-            }
-        }
+        let pick = self.choose()?;
+        self.tried.push(pick.id.clone());
+        Some(pick)
     }
 
-    fn is_left_out(&self, pick: &Pick) -> bool {
-        let is_ours = |version: &Option<String>| version.is_some();
-        self.ours_first
-            && !is_ours(&pick.version)
-            && self
-                .service
-                .discovery
-                .instances()
-                .iter()
-                .any(|instance| is_ours(&instance.version))
+    fn choose(&self) -> Option<Pick> {
+        let discovery = &self.service.discovery;
+        let tried: Vec<&str> = self.tried.iter().map(String::as_str).collect();
+        if self.others == Others::Alike {
+            return discovery.pick(&tried);
+        }
+        let instances = discovery.instances();
+        let (ours, others): (Vec<_>, Vec<_>) = instances.iter().partition(|known| is_ours(known));
+        let mut left_out = tried.clone();
+        left_out.extend(others.iter().map(|other| other.id.as_str()));
+        let pick = discovery.pick(&left_out);
+        if pick.is_none() && (self.others == Others::Last || ours.is_empty()) {
+            return discovery.pick(&tried);
+        }
+        pick
     }
 
     fn give_up(&self) -> HttpError {
