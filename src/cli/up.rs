@@ -81,12 +81,12 @@ pub struct UpOptions {
     consul: Option<String>,
 
     /// Use servers instead: members of the Hazelcast cluster that keeps the logs, comma list of host:port
-    #[arg(long, id = HAZELCAST_LOGGING, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(long = HAZELCAST_LOGGING, id = HAZELCAST_LOGGING, value_name = "HOST:PORT", value_delimiter = ',')]
     #[arg(value_parser = config::parse_member)]
     logging_members: Option<Vec<String>>,
 
     /// Use servers instead: members of the Hazelcast cluster that has the queue, comma list of host:port
-    #[arg(long, id = HAZELCAST_MQ, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(long = HAZELCAST_MQ, id = HAZELCAST_MQ, value_name = "HOST:PORT", value_delimiter = ',')]
     #[arg(value_parser = config::parse_member)]
     mq_members: Option<Vec<String>>,
 

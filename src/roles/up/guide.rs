@@ -62,7 +62,7 @@ fn tries(text: &mut String, plan: &Plan, pids: &[u32], launch: &Launch) -> std::
             instance.name
         )?;
     }
-    let one_more = launch.typed_instance(Role::Logging, plan.next_port(Role::Logging));
+    let one_more = launch.typed_instance(Role::Logging, plan.one_more);
     writeln!(text, "  {one_more}    # one more, which ends with its own Ctrl-C")?;
     writeln!(text, "  {}    # who is there, and how they are", launch.typed_status())
 }

@@ -114,15 +114,14 @@ fn take_folder(engines: UpEngines) -> anyhow::Result<(UpEngines, Option<Lock>)> 
 
 /// Writes the settings, as `svc populate-kv` does; what is there is kept.
 async fn write_settings(launch: &Launch, output: &Output) -> anyhow::Result<()> {
-    const NAME: &str = "populate-kv";
-    let mut child = Child::start(launch.settings(), NAME, output)?;
+    let mut child = Child::start(launch.settings(), "settings", output)?;
     let status = child.run().await?;
     if status.success() {
         return Ok(());
     }
     Err(guide::with_words(
         child.words(),
-        &format!("the settings cannot be written: {NAME} {}", guide::how(status)),
+        &format!("the settings cannot be written: populate-kv {}", guide::how(status)),
     ))
 }
 

@@ -8,6 +8,8 @@ use crate::cli::{Misuse, PortBases, Sizes};
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) instances: Vec<Instance>,
+    /// The port of one more logging instance; 0 takes a free one.
+    pub(super) one_more: u16,
 }
 
 /// One instance that is to be.
@@ -86,7 +88,8 @@ impl Plan {
                 )));
             }
         }
-        Ok(Self { instances })
+        let one_more = one_more(&instances);
+        Ok(Self { instances, one_more })
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -100,14 +103,15 @@ impl Plan {
     pub(super) fn of_role(&self, role: Role) -> impl Iterator<Item = &Instance> {
         self.instances.iter().filter(move |instance| instance.role == role)
     }
+}
 
-    /// The port that one more instance of the role would have; 0 where that is not known to be free.
-    pub(super) fn next_port(&self, role: Role) -> u16 {
-        let last = self.of_role(role).map(|instance| instance.port).max();
-        let next = last.and_then(|last| last.checked_add(1)).unwrap_or(0);
-        let is_taken = self.instances.iter().any(|instance| instance.port == next);
-        if is_taken { 0 } else { next }
-    }
+/// The port after those of all logging instances; 0 where another instance has it, and where theirs are any free ones.
+fn one_more(instances: &[Instance]) -> u16 {
+    let logging = instances.iter().filter(|instance| instance.role == Role::Logging);
+    let last = logging.map(|instance| instance.port).max().filter(|last| *last > 0);
+    let next = last.and_then(|last| last.checked_add(1)).unwrap_or(0);
+    let is_taken = instances.iter().any(|instance| instance.port == next);
+    if is_taken { 0 } else { next }
 }
 
 #[cfg(test)]
@@ -139,7 +143,7 @@ mod tests {
             ("messages-2", 8182),
         ];
         assert_eq!(planned, expected);
-        assert_eq!(plan.next_port(Role::Logging), 8104);
+        assert_eq!(plan.one_more, 8104);
     }
 
     #[test]
@@ -167,7 +171,7 @@ mod tests {
             messages: 0,
         };
         let plan = Plan::of(&SIZES, &free).unwrap();
-        assert!(plan.instances.iter().all(|instance| instance.port == 0));
+        assert!(plan.instances.iter().all(|instance| instance.port == 0) && plan.one_more == 0);
     }
 
     #[test]
@@ -176,6 +180,6 @@ mod tests {
             messages: 8104,
             ..PORTS
         };
-        assert_eq!(Plan::of(&SIZES, &dense).unwrap().next_port(Role::Logging), 0);
+        assert_eq!(Plan::of(&SIZES, &dense).unwrap().one_more, 0);
     }
 }
