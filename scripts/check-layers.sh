@@ -18,7 +18,7 @@ discovery: engine
 registration: engine
 http: engine http message
 cli: config engine telemetry
-roles: batch cli config discovery engine http message registration roles wait
+roles: batch cli config discovery engine http message registration roles shutdown telemetry wait
 main: cli roles shutdown telemetry
 lib:
 '

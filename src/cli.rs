@@ -1,5 +1,6 @@
 //! The command line: every option with its environment variable, its unit and its default.
 
+mod up;
 mod values;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use self::up::{PortBases, Sizes, UpEngines, UpOptions, variables};
 pub use self::values::Url;
 use self::values::{parse_advertised, parse_duration, parse_host, parse_key, parse_limit, parse_port, parse_url};
 use crate::config::{self, KEYS, Key};
@@ -32,9 +34,10 @@ An environment variable that is empty counts as not given.";
 
 /// What `svc help` says below the commands.
 const SYSTEM_HELP: &str = "\
-A system needs Consul and two Hazelcast clusters. Run populate-kv once, then as
-many of facade, logging and messages as you like, in any order; status shows
-them. `svc help COMMAND` says more.
+`svc up` runs a whole system on this machine, with nothing to install: try that
+first. A system on several machines needs Consul and two Hazelcast clusters. Run
+populate-kv once, then as many of facade, logging and messages as you like, in
+any order; status shows them. `svc help COMMAND` says more.
 
 Exit codes:
   0    all went well
@@ -73,6 +76,14 @@ pub struct Cli {
 /// The roles.
 #[derive(Debug, Subcommand)]
 pub enum Role {
+    /// Run the whole system on this machine: all instances, as child processes of this one
+    ///
+    /// Says where everything is once all of it is healthy, and what to try, and shows the instances' logs. Nothing has to be
+    /// installed or started before: without other engines it uses the embedded ones. Stops everything on SIGINT (Ctrl-C) and
+    /// SIGTERM.
+    #[command(after_help = up::HELP)]
+    Up(UpOptions),
+
     /// Run one facade: the public entrance, which takes messages and shows all of them
     ///
     /// Answers at once, with 503 until the settings and the mailbox are there. Stops cleanly on SIGINT and SIGTERM. Each
@@ -113,6 +124,18 @@ pub enum Role {
     Health(HealthOptions),
 }
 
+impl Role {
+    /// Whether the process is to end with its parent.
+    pub fn with_parent(&self) -> bool {
+        match self {
+            Self::Facade(options) | Self::Logging(options) | Self::Messages(options) => options.life.with_parent,
+            Self::PopulateKv(options) => options.life.with_parent,
+            Self::Up(options) => options.life.with_parent,
+            Self::Status(_) | Self::Health(_) => false,
+        }
+    }
+}
+
 /// Options of `svc populate-kv`.
 #[derive(Args, Debug)]
 pub struct PopulateKvOptions {
@@ -123,6 +146,10 @@ pub struct PopulateKvOptions {
     /// When to give up, and which key says that all is there.
     #[command(flatten)]
     pub start: StartArgs,
+
+    /// How long it lives.
+    #[command(flatten)]
+    pub life: LifeArgs,
 
     /// Replace the values of keys that exist
     #[arg(long)]
@@ -187,6 +214,10 @@ pub struct InstanceOptions {
     /// When to give up, and which key says that all is there.
     #[command(flatten)]
     pub start: StartArgs,
+
+    /// How long it lives.
+    #[command(flatten)]
+    pub life: LifeArgs,
 }
 
 /// Where an instance listens, and what others call it by.
@@ -218,6 +249,15 @@ pub struct StartArgs {
     #[arg(long, env = config::READY_KEY_ENV, value_name = "KEY", default_value = config::READY_KEY)]
     #[arg(value_parser = parse_key)]
     pub ready_key: String,
+}
+
+/// How long a process lives.
+#[derive(Args, Debug)]
+pub struct LifeArgs {
+    /// Stop, as by SIGTERM, also when standard input ends: for whoever starts it as a child, holds the other end of that
+    /// pipe, and wants it to end with itself, however that ends
+    #[arg(long)]
+    pub with_parent: bool,
 }
 
 impl InstanceOptions {
@@ -261,25 +301,49 @@ impl EngineArgs {
     }
 }
 
-/// Where Consul is. The rest of it is in the environment only: nobody should have a token on a command line.
+/// Where Consul is.
 #[derive(Args, Debug)]
 pub struct ConsulArgs {
     // Read by `options`, not here: where it is malformed, clap would show it with whatever secret is in it.
     #[arg(long, env = "CONSUL_HTTP_ADDR", hide_env_values = true, value_name = "ADDRESS")]
     #[arg(help = "Consul's HTTP address, with or without http:// or https:// [default: http://127.0.0.1:8500]")]
     consul: Option<String>,
-    #[arg(skip = environment("CONSUL_HOST"))]
+    #[arg(skip = ConsulEnvironment::read())]
+    environment: ConsulEnvironment,
+}
+
+/// What is in the environment only: nobody should have a token on a command line.
+#[derive(Debug)]
+struct ConsulEnvironment {
     host: Option<OsString>,
-    #[arg(skip = environment("CONSUL_PORT"))]
     port: Option<OsString>,
-    #[arg(skip = environment("CONSUL_HTTP_TOKEN").map(|token| Token::new(token.to_string_lossy())))]
     token: Option<Token>,
-    #[arg(skip = environment("CONSUL_CACERT").map(PathBuf::from))]
     ca_cert: Option<PathBuf>,
-    #[arg(skip = environment("CONSUL_CLIENT_CERT").map(PathBuf::from))]
     client_cert: Option<PathBuf>,
-    #[arg(skip = environment("CONSUL_CLIENT_KEY").map(PathBuf::from))]
     client_key: Option<PathBuf>,
+}
+
+impl ConsulEnvironment {
+    fn read() -> Self {
+        Self {
+            host: environment("CONSUL_HOST"),
+            port: environment("CONSUL_PORT"),
+            token: environment("CONSUL_HTTP_TOKEN").map(|token| Token::new(token.to_string_lossy())),
+            ca_cert: environment("CONSUL_CACERT").map(PathBuf::from),
+            client_cert: environment("CONSUL_CLIENT_CERT").map(PathBuf::from),
+            client_key: environment("CONSUL_CLIENT_KEY").map(PathBuf::from),
+        }
+    }
+
+    /// The address of Consul: the one that was `given`, else the one that `CONSUL_HOST` and `CONSUL_PORT` make.
+    fn address(&self, given: Option<&str>) -> anyhow::Result<String> {
+        match given {
+            Some(address) => consul::parse_address(address)
+                .context(Misuse::new("--consul or CONSUL_HTTP_ADDR is no address of Consul")),
+            None => address_of(self.host.as_ref(), self.port.as_ref())
+                .context(Misuse::new("CONSUL_HOST and CONSUL_PORT make no address of Consul")),
+        }
+    }
 }
 
 impl ConsulArgs {
@@ -288,18 +352,13 @@ impl ConsulArgs {
     /// # Errors
     /// [`Misuse`] where `--consul`, or `CONSUL_HOST` and `CONSUL_PORT`, make no address.
     pub fn options(&self) -> anyhow::Result<ConsulOptions> {
-        let address = match &self.consul {
-            Some(address) => consul::parse_address(address)
-                .context(Misuse::new("--consul or CONSUL_HTTP_ADDR is no address of Consul"))?,
-            None => address_of(self.host.as_ref(), self.port.as_ref())
-                .context(Misuse::new("CONSUL_HOST and CONSUL_PORT make no address of Consul"))?,
-        };
+        let environment = &self.environment;
         Ok(ConsulOptions {
-            address,
-            token: self.token.clone(),
-            ca_cert: self.ca_cert.clone(),
-            client_cert: self.client_cert.clone(),
-            client_key: self.client_key.clone(),
+            address: environment.address(self.consul.as_deref())?,
+            token: environment.token.clone(),
+            ca_cert: environment.ca_cert.clone(),
+            client_cert: environment.client_cert.clone(),
+            client_key: environment.client_key.clone(),
         })
     }
 }
@@ -407,7 +466,8 @@ fn check_engines(mut command: Command, matches: &ArgMatches) -> Result<(), clap:
     };
     let is_there = |name: &str| matches!(matches.try_contains_id(name), Ok(true));
     let is_typed = |name: &&str| is_there(name) && matches.value_source(name) == Some(ValueSource::CommandLine);
-    match ["consul", "hazelcast"].iter().find(|name| is_typed(name)) {
+    let servers = ["consul", "hazelcast", up::HAZELCAST_LOGGING, up::HAZELCAST_MQ];
+    match servers.iter().find(|name| is_typed(name)) {
         Some(server) if is_there("local") => {
             let from = match matches.value_source("local") {
                 Some(ValueSource::EnvVariable) => "the environment variable SVC_LOCAL",
@@ -512,7 +572,9 @@ mod tests {
             Role::Facade(options) => options.listen.port,
             Role::Logging(options) => options.listen.port,
             Role::Messages(options) => options.listen.port,
-            Role::PopulateKv(_) | Role::Status(_) | Role::Health(_) => panic!("it listens nowhere"),
+            Role::Up(_) | Role::PopulateKv(_) | Role::Status(_) | Role::Health(_) => {
+                panic!("it listens nowhere itself")
+            }
         };
         assert_eq!(["facade", "logging", "messages"].map(port), [8000, 8100, 8180]);
     }

@@ -24,19 +24,21 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     telemetry::start(&cli.log)?;
     let runtime = tokio::runtime::Runtime::new().context("the asynchronous runtime cannot be started")?;
-    let outcome = runtime.block_on(take(cli.role));
+    let outcome = runtime.block_on(take(cli));
     // A look-up of a host name may still be under way, and nobody waits for it.
     runtime.shutdown_background();
     outcome
 }
 
-/// Runs the role to its end. What serves or writes stops cleanly by a signal; what only asks ends at once.
-async fn take(role: Role) -> anyhow::Result<()> {
-    match role {
-        Role::Facade(options) => shutdown::run(|stop| roles::facade::run(options, stop)).await,
-        Role::Logging(options) => shutdown::run(|stop| roles::logging::run(options, stop)).await,
-        Role::Messages(options) => shutdown::run(|stop| roles::messages::run(options, stop)).await,
-        Role::PopulateKv(options) => shutdown::run(|stop| roles::populate_kv::run(options, stop)).await,
+/// Runs the role to its end. What serves or writes stops cleanly when it is asked to; what only asks ends at once.
+async fn take(cli: Cli) -> anyhow::Result<()> {
+    let with_parent = cli.role.with_parent();
+    match cli.role {
+        Role::Up(options) => roles::up::run(options, &cli.log).await,
+        Role::Facade(options) => shutdown::run(with_parent, |stop| roles::facade::run(options, stop)).await,
+        Role::Logging(options) => shutdown::run(with_parent, |stop| roles::logging::run(options, stop)).await,
+        Role::Messages(options) => shutdown::run(with_parent, |stop| roles::messages::run(options, stop)).await,
+        Role::PopulateKv(options) => shutdown::run(with_parent, |stop| roles::populate_kv::run(options, stop)).await,
         Role::Status(options) => roles::status::run(options).await,
         Role::Health(options) => roles::health::run(options).await,
     }

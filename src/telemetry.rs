@@ -8,6 +8,9 @@ use tracing_subscriber::EnvFilter;
 /// The filter where none is given.
 pub const DEFAULT_FILTER: &str = "info";
 
+/// The variable that asks for colours also where standard error is no terminal. Another program may show it on one.
+pub const FORCE_COLOUR: &str = "CLICOLOR_FORCE";
+
 /// Libraries that log each call, and failures that are handled here. A filter that names one of them wins.
 const QUIET: &str = "consulrs=off,rustify=off,reqwest=warn,hyper=warn";
 
@@ -20,18 +23,25 @@ pub fn check_filter(filter: &str) -> anyhow::Result<String> {
     Ok(filter.to_owned())
 }
 
-/// Starts logging by `filter`, once per process. Colours are for terminals only, and not where `NO_COLOR` is set.
+/// Whether what goes to standard error is coloured: where that is a terminal, or `CLICOLOR_FORCE` says so, and never where
+/// `NO_COLOR` is set. A variable that is empty counts as not given.
+pub fn is_coloured() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_forced = is_set(FORCE_COLOUR) && std::env::var_os(FORCE_COLOUR).is_none_or(|value| value != "0");
+    !is_set("NO_COLOR") && (is_forced || io::stderr().is_terminal())
+}
+
+/// Starts logging by `filter`, once per process, coloured as [`is_coloured`] has it.
 ///
 /// A line that cannot be written, say to a full disk, is lost, and the process goes on.
 ///
 /// # Errors
 /// Where the filter is malformed, or logging was started before.
 pub fn start(filter: &str) -> anyhow::Result<()> {
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(parse(filter)?)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && !no_color)
+        .with_ansi(is_coloured())
         // They are printed to standard error too, which panics where that is what cannot be written to.
         .log_internal_errors(false)
         .try_init()

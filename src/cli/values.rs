@@ -85,6 +85,14 @@ pub(super) fn parse_port(text: &str) -> Result<u16, &'static str> {
     }
 }
 
+/// Reads how many instances there are to be.
+pub(super) fn parse_count(text: &str) -> Result<u16, &'static str> {
+    match parse_port(text) {
+        Ok(count @ 1..=100) => Ok(count),
+        _ => Err("expected a whole number from 1 to 100"),
+    }
+}
+
 /// What can be asked: `http://host:port/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {

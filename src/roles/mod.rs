@@ -10,6 +10,8 @@ pub mod logging;
 pub mod messages;
 pub mod populate_kv;
 pub mod status;
+mod table;
+pub mod up;
 
 /// The services that instances register as, by role.
 const FACADE_SERVICE: &str = "facade-service";

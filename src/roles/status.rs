@@ -8,7 +8,7 @@ use anyhow::Context;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE};
+use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE, table};
 use crate::cli::StatusOptions;
 use crate::engine::{Engines, Listed, Registry, rfc3339};
 use crate::wait::{NotYet, Wait};
@@ -92,7 +92,7 @@ fn report(services: &[Service], place: &str, now: SystemTime) -> String {
              Where Consul has access control, CONSUL_HTTP_TOKEN has to name a token that may read services.\n"
         );
     }
-    let mut text = table(services, now);
+    let mut text = table_of(services, now);
     let mut notes = String::new();
     for (_, listed) in instances(services) {
         if let Some(reason) = &listed.reason {
@@ -110,7 +110,7 @@ fn report(services: &[Service], place: &str, now: SystemTime) -> String {
     text
 }
 
-fn table(services: &[Service], now: SystemTime) -> String {
+fn table_of(services: &[Service], now: SystemTime) -> String {
     let head = ["SERVICE", "INSTANCE", "ADDRESS", "HEALTH", "SINCE", "VERSION"].map(str::to_owned);
     let mut rows = vec![head];
     rows.extend(instances(services).map(|(service, listed)| {
@@ -126,22 +126,7 @@ fn table(services: &[Service], now: SystemTime) -> String {
             cell(listed.version.as_deref().unwrap_or(UNKNOWN)),
         ]
     }));
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    table::aligned(&rows)
 }
 
 /// A text of somebody else's, as a terminal can show it.

@@ -53,3 +53,4 @@ mod settings;
 mod start_order;
 mod status;
 mod story;
+mod up;

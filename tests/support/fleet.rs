@@ -1,5 +1,6 @@
 //! A fleet of `svc` processes on real engines, and clients that post to it without pause.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -177,7 +178,12 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
 }
 
 pub(crate) async fn ask(svc: &Svc, method: &str, target: &str, headers: &str, body: &str) -> Answer {
-    let mut client = RawClient::connect(svc.address()).await;
+    ask_at(svc.address(), method, target, headers, body).await
+}
+
+/// The same of whoever listens there.
+pub(crate) async fn ask_at(address: SocketAddr, method: &str, target: &str, headers: &str, body: &str) -> Answer {
+    let mut client = RawClient::connect(address).await;
     client
         .send(request(
             method,
@@ -214,7 +220,7 @@ impl Load {
     }
 
     /// Posts on one connection until it is time to stop.
-    async fn post(self: Arc<Self>, facade: std::net::SocketAddr, client: usize) {
+    async fn post(self: Arc<Self>, facade: SocketAddr, client: usize) {
         let mut connection = RawClient::connect(facade).await;
         for number in 0.. {
             if self.stop.load(Ordering::Relaxed) {

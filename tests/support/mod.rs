@@ -27,5 +27,6 @@ pub(crate) mod python;
 pub(crate) mod raw;
 pub(crate) mod table;
 pub(crate) mod texts;
+pub(crate) mod up;
 pub(crate) mod wait;
 pub(crate) mod wire;
