@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::local::{Local, LocalLog, LocalMailbox};
 use super::{LogStore, Mailbox, Registry, Settings, consul, hazelcast};
 
 /// Where the engines are.
@@ -21,14 +22,18 @@ pub struct Engines(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Servers(consul::ConsulOptions),
+    Folder(Arc<Local>),
 }
 
 impl Engines {
     /// The engines at `options`. Nothing is asked of them yet: whether they are there, each tells by its `ready`.
+    ///
+    /// # Errors
+    /// Where the path of a folder is empty.
     pub fn at(options: EngineOptions) -> anyhow::Result<Self> {
         match options {
             EngineOptions::Servers(options) => Ok(Self(Kind::Servers(options))),
-            EngineOptions::Folder(_) => anyhow::bail!("there is no embedded engine yet"),
+            EngineOptions::Folder(folder) => Ok(Self(Kind::Folder(Arc::new(Local::new(folder)?)))),
         }
     }
 
@@ -40,6 +45,7 @@ impl Engines {
     pub fn settings(&self) -> anyhow::Result<Arc<dyn Settings>> {
         match &self.0 {
             Kind::Servers(options) => Ok(Arc::new(consul::Consul::new(options)?)),
+            Kind::Folder(local) => Ok(local.clone()),
         }
     }
 
@@ -50,16 +56,17 @@ impl Engines {
     pub fn registry(&self) -> anyhow::Result<Arc<dyn Registry>> {
         match &self.0 {
             Kind::Servers(options) => Ok(Arc::new(consul::Consul::new(options)?)),
+            Kind::Folder(local) => Ok(local.clone()),
         }
     }
 
-    /// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`).
+    /// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`); a folder has none.
     ///
     /// It begins to connect, and goes on until it is dropped: [`Engine::ready`](super::Engine::ready) tells whether it is
     /// there.
     ///
     /// # Errors
-    /// Where `members` is empty or one of them is malformed.
+    /// Where `members` is empty or one of them is malformed; where the folder cannot be used, or what is in it.
     pub async fn log(
         &self,
         cluster_name: &str,
@@ -72,17 +79,18 @@ impl Engines {
                 map_name,
                 members,
             )?)),
+            Kind::Folder(local) => Ok(Arc::new(LocalLog::new(local.store().await?, cluster_name, map_name))),
         }
     }
 
-    /// The mailbox of the queue `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`). The cluster
+    /// The mailbox of the queue `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`); a folder has none. The cluster
     /// shows `role` as who uses it.
     ///
     /// It begins to connect, and goes on until it is dropped: [`Engine::ready`](super::Engine::ready) tells whether it is
     /// there.
     ///
     /// # Errors
-    /// Where `members` is empty or one of them is malformed.
+    /// Those of [`Engines::log`].
     pub async fn mailbox(
         &self,
         cluster_name: &str,
@@ -97,6 +105,11 @@ impl Engines {
                 members,
                 role,
             )?)),
+            Kind::Folder(local) => Ok(Arc::new(LocalMailbox::new(
+                local.store().await?,
+                cluster_name,
+                queue_name,
+            ))),
         }
     }
 }
