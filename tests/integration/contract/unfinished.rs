@@ -50,9 +50,10 @@ async fn a_list_whose_logging_instance_is_killed_half_way_ends_without_its_last_
     block_in_place(|| fleet.facades[0].wait_for_line("an answer was broken off", SOON));
 
     // The next one comes from an instance that lives, and is whole.
-    let consul = fleet.agent().address.clone();
+    let options = fleet.place().options().map(str::to_owned);
     let another = move || {
-        let svc = Svc::start(&["logging", "--port", "0", "--consul", &consul], &[]);
+        let [option, place] = &options;
+        let svc = Svc::start(&["logging", "--port", "0", option, place], &[]);
         svc.wait_healthy(SOON);
         svc
     };
