@@ -22,7 +22,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    telemetry::start(&cli.log)?;
+    // What `up` has to say it says itself: its filter is that of its instances.
+    let filter = match cli.role {
+        Role::Up(_) => telemetry::DEFAULT_FILTER,
+        _ => &cli.log,
+    };
+    telemetry::start(filter)?;
     let runtime = tokio::runtime::Runtime::new().context("the asynchronous runtime cannot be started")?;
     let outcome = runtime.block_on(take(cli));
     // A look-up of a host name may still be under way, and nobody waits for it.

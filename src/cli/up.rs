@@ -75,17 +75,20 @@ pub struct UpOptions {
     #[arg(long, env = "SVC_LOCAL", value_name = "DIR")]
     local: Option<PathBuf>,
 
-    /// Use servers instead: Consul at this address, with or without http:// or https://
+    /// Use servers instead: Consul at this address, with or without http:// or https:// [default: that of
+    /// CONSUL_HTTP_ADDR, where another server is named]
     // By the command line only: a shell may have CONSUL_HTTP_ADDR for other work.
     #[arg(long, value_name = "ADDRESS")]
     consul: Option<String>,
 
-    /// Use servers instead: members of the Hazelcast cluster that keeps the logs, comma list of host:port
+    /// Use servers instead: members of the Hazelcast cluster that keeps the logs, comma list of host:port [default: the
+    /// members that the settings name]
     #[arg(long = HAZELCAST_LOGGING, id = HAZELCAST_LOGGING, value_name = "HOST:PORT", value_delimiter = ',')]
     #[arg(value_parser = config::parse_member)]
     logging_members: Option<Vec<String>>,
 
-    /// Use servers instead: members of the Hazelcast cluster that has the queue, comma list of host:port
+    /// Use servers instead: members of the Hazelcast cluster that has the queue, comma list of host:port [default: the
+    /// members that the settings name]
     #[arg(long = HAZELCAST_MQ, id = HAZELCAST_MQ, value_name = "HOST:PORT", value_delimiter = ',')]
     #[arg(value_parser = config::parse_member)]
     mq_members: Option<Vec<String>>,

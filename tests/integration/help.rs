@@ -9,7 +9,7 @@ use crate::support::command::{Ended, run, svc};
 const ROLES: [&str; 3] = ["facade", "logging", "messages"];
 
 /// The subcommands, in the order of the help.
-const COMMANDS: [&str; 6] = ["facade", "logging", "messages", "populate-kv", "status", "health"];
+const COMMANDS: [&str; 7] = ["up", "facade", "logging", "messages", "populate-kv", "status", "health"];
 
 /// What stands in the README where there is nothing.
 const NONE: &str = "–";
@@ -238,6 +238,28 @@ fn misuse_exits_2_and_says_what_was_expected() {
         (&["messages", "--ready-key", "a b"], &[], "cannot be a key"),
         (&["messages", "--log", "svc=loud"], &[], "is no filter"),
         (&["status", "--wait", "soon"], &[], "a whole number and its unit"),
+        (&["up", "--facades", "0"], &[], "a whole number from 1 to 100"),
+        (
+            &["up", "--local", "x", "--hazelcast-mq", "a:1"],
+            &[],
+            "--hazelcast-mq names a server, and --local the embedded engines",
+        ),
+        (
+            &["up", "--consul", "a"],
+            &[("SVC_LOCAL", "x")],
+            "the environment variable SVC_LOCAL the embedded engines",
+        ),
+        (
+            &["up", "--facade-port", "8100", "--consul", "a"],
+            &[],
+            "port 8101 would be that of facade-2 and of logging-1: move one by --facade-port or --logging-port",
+        ),
+        (&["up", "--consul", "ftp://a"], &[], "expected [http[s]://]host[:port]"),
+        (
+            &["up", "--hazelcast-mq", "a:1"],
+            &[("CONSUL_HTTP_ADDR", "ftp://a")],
+            "--consul or CONSUL_HTTP_ADDR is no address of Consul",
+        ),
         (&["health", "http://a", "--timeout", "0s"], &[], "longer than 0"),
         (
             &["populate-kv", "--ready-key", "mq_name"],

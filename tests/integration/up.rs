@@ -1,5 +1,6 @@
 //! `svc up`: the whole system by one command, its instances killed, stopped and left behind.
 
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -435,7 +436,7 @@ async fn a_reader_that_stands_still_stops_nothing() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut out = BufReader::new(child.stdout.take().unwrap());
     let facade = block_in_place(|| first_url(&mut out));
     for number in 0..500 {
         post(facade, &format!("text-{number}")).await;
@@ -446,8 +447,29 @@ async fn a_reader_that_stands_still_stops_nothing() {
     assert_eq!(status.and_then(|status| status.code()), Some(0));
 }
 
+#[test]
+fn a_role_with_a_parent_stops_cleanly_when_standard_input_ends_and_wants_a_pipe_there() {
+    let arguments = ["logging", "--port", "0", "--with-parent", "--consul", "127.0.0.1:1"];
+    let mut child = svc(&arguments).stdin(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut line_with = |text: &str| log.by_ref().map(Result::unwrap).find(|line| line.contains(text));
+    assert!(line_with("waiting for Consul").is_some());
+    drop(child.stdin.take());
+    assert!(line_with("stopping, asked by the end of standard input").is_some());
+    assert!(line_with("stopped role=\"logging\"").is_some());
+    let status = wait::until(SOON, || child.try_wait().unwrap());
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
+
+    let Ended { code, err, .. } = run(&mut svc(&arguments));
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.starts_with("svc: --with-parent needs a pipe as standard input"),
+        "{err}"
+    );
+}
+
 /// The URL of the first row of the table.
-fn first_url(out: &mut impl std::io::BufRead) -> SocketAddr {
+fn first_url(out: &mut impl BufRead) -> SocketAddr {
     let mut line = String::new();
     loop {
         line.clear();

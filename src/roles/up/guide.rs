@@ -69,6 +69,9 @@ fn tries(text: &mut String, plan: &Plan, pids: &[u32], launch: &Launch) -> std::
 
 /// All are asked to stop.
 pub(super) fn stopping(ask: Ask, running: usize) -> String {
+    if running == 0 {
+        return format!("stopped before the instances were started, asked by {ask}");
+    }
     format!("stopping {running} instances, asked by {ask}; a second signal kills them at once")
 }
 

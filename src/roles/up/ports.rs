@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep};
 use super::output::Output;
 use super::plan::{Instance, Plan};
 
-/// How long a port that is taken is waited for: the instances of an `up` that was killed need a moment to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a port that is taken is waited for: the instances of an `up` that was killed stop
+/// within that time.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks at it.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -55,8 +56,7 @@ pub(super) async fn reserve(host: &str, plan: &mut Plan, output: &Output) -> any
         }
         if !is_said {
             is_said = true;
-            let all: Vec<String> = taken.iter().map(said).collect();
-            output.say(&format!("{}; waiting up to {PATIENCE:?} for it to end", all.join("; ")));
+            output.say(&waiting(&taken));
         }
         drop(held);
         sleep(INTERVAL).await;
@@ -73,6 +73,15 @@ fn refused(host: &str, instance: &Instance, cause: io::Error) -> anyhow::Error {
     anyhow!("what to do: {advice}")
         .context(cause)
         .context(format!("{name} could not listen on {host}:{port}"))
+}
+
+fn waiting(taken: &[Instance]) -> String {
+    let first = taken.first().map(said).unwrap_or_default();
+    let others = match taken.len().saturating_sub(1) {
+        0 => String::new(),
+        others => format!(", and so are {others} more"),
+    };
+    format!("{first}{others}; waiting up to {PATIENCE:?} for that to end")
 }
 
 fn in_use(taken: &[Instance]) -> anyhow::Error {
