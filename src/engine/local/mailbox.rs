@@ -30,7 +30,7 @@ const PAGE_MESSAGES: usize = 1000;
 const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Time between two looks at whether anything was written.
-const NEWS_EVERY: Duration = Duration::from_millis(50);
+const NEWS_EVERY: Duration = Duration::from_millis(100);
 
 /// How long what was found empty is taken to be so while nothing is written.
 const EMPTY_FOR: Duration = Duration::from_secs(1);

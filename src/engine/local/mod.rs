@@ -16,6 +16,7 @@ mod mailbox;
 mod registry;
 mod settings;
 mod store;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -31,23 +32,18 @@ use futures_util::stream::BoxStream;
 use rustix::fs::Access;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::timeout;
 
 use super::{Result, Unavailable};
 use registry::Heartbeat;
 use store::Store;
+use watch::Lookout;
 
 pub(super) use log::LocalLog;
 pub(super) use mailbox::LocalMailbox;
 
 /// How long one call may take: disks hang, too.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How often a watch tells what stands as it is: that it is known.
-const CONFIRM: Duration = Duration::from_secs(3);
-
-/// How long a watch pauses after a look that failed.
-const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
 /// The embedded engines in one folder.
 #[derive(Debug)]
@@ -120,55 +116,22 @@ impl Local {
         done.map_err(|cause| self.unavailable(cause))
     }
 
-    /// What `look` sees: at once, whenever it is something else, and every few seconds as it is. It looks as often as
-    /// `every`, and never begins to look while an earlier look still waits for the disk.
-    fn watch_by<'a, T>(
-        &'a self,
+    /// What `look` sees, which looks as often as `every`: at once, whenever it is something else, and every few seconds as
+    /// it is.
+    fn watch_by<T>(
+        &self,
         every: Duration,
         look: impl FnMut() -> anyhow::Result<T> + Send + 'static,
-    ) -> BoxStream<'a, Result<T>>
+    ) -> BoxStream<'_, Result<T>>
     where
-        T: Clone + PartialEq + Send + 'static,
+        T: Clone + PartialEq + Send + Sync + 'static,
     {
         let watch = async_stream::stream! {
-            let mut look = look;
-            let mut told: Option<(T, Instant)> = None;
-            let mut ticks = interval(every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                let mut looking = spawn_blocking(move || {
-                    let seen = look();
-                    (look, seen)
-                });
-                let looked = loop {
-                    match timeout(CALL_DEADLINE, &mut looking).await {
-                        Ok(looked) => break looked,
-                        Err(_) => yield Err(self.unavailable(no_answer())),
-                    }
-                };
-                let Ok((again, seen)) = looked else {
-                    // The runtime ends, and takes no more such work.
-                    yield Err(self.unavailable(anyhow!("the process ends")));
-                    break;
-                };
-                look = again;
-                match seen {
-                    Ok(seen) => {
-                        let is_told = told
-                            .as_ref()
-                            .is_some_and(|(last, at)| *last == seen && at.elapsed() < CONFIRM);
-                        if !is_told {
-                            told = Some((seen.clone(), Instant::now()));
-                            yield Ok(seen);
-                        }
-                    }
-                    Err(error) => {
-                        told = None;
-                        yield Err(self.unavailable(error));
-                        sleep(ERROR_PAUSE).await;
-                    }
-                }
+            match Lookout::start(every, look) {
+                Ok(mut lookout) => loop {
+                    yield lookout.next().await.map_err(|cause| self.unavailable(cause));
+                },
+                Err(cause) => yield Err(self.unavailable(cause)),
             }
         };
         watch.chain(futures_util::stream::pending()).boxed()

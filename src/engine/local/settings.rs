@@ -12,7 +12,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::files::{self, Temporary};
-use super::{CONFIRM, Folder, Local};
+use super::watch::CONFIRM;
+use super::{Folder, Local};
 use crate::engine::{Held, Result, Settings, check_key};
 
 /// How often a watch looks at its file: two or three calls of the system each time.

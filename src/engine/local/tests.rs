@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
+use super::watch::CONFIRM;
 use super::*;
 use crate::engine::{Condition, Held, Instance, Listed, Registration, Registry, Settings};
 
