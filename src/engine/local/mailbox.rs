@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt, ready};
 use futures_util::stream::{BoxStream, StreamExt};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::store::{Kind, Mark, Space, Store, Writing, find};
@@ -31,6 +31,10 @@ const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Time between two looks at whether anything was written.
 const NEWS_EVERY: Duration = Duration::from_millis(100);
+
+/// The same where nothing was written for so long: a system in which nothing happens is to cost next to nothing.
+const QUIET_NEWS_EVERY: Duration = Duration::from_millis(200);
+const QUIET_AFTER: Duration = Duration::from_secs(5);
 
 /// How long what was found empty is taken to be so while nothing is written.
 const EMPTY_FOR: Duration = Duration::from_secs(1);
@@ -213,14 +217,15 @@ impl Mailbox for LocalMailbox {
 
     fn news(&self) -> BoxStream<'_, ()> {
         let hints = async_stream::stream! {
-            let mut ticks = interval(NEWS_EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut known = self.store.mark();
+            let mut changed_at = Instant::now();
             loop {
-                ticks.tick().await;
+                let is_quiet = changed_at.elapsed() > QUIET_AFTER;
+                sleep(if is_quiet { QUIET_NEWS_EVERY } else { NEWS_EVERY }).await;
                 let now = self.store.mark();
                 if now != known {
                     known = now;
+                    changed_at = Instant::now();
                     yield ();
                 }
             }

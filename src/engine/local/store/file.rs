@@ -131,6 +131,9 @@ impl Database {
         check_header(path)?;
         let database = Self::connect(path)?;
         database.check_tables()?;
+        // The write-ahead log may be new, and what is in it is on the disk only where its name is, too.
+        let synced = path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
+        synced.with_context(|| format!("the folder of {} cannot be written to the disk", path.display()))?;
         Ok(database)
     }
 
@@ -288,7 +291,12 @@ fn create(path: &Path) -> anyhow::Result<()> {
 fn check_header(path: &Path) -> anyhow::Result<()> {
     let name = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let read = || header(&Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)?);
+    let read = || {
+        let connection = Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)?;
+        // Without its write-ahead log it may be shorter than it says: of one that grows just now, or was killed then.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
+        header(&connection)
+    };
     check_marks(path, read().map_err(|error| explain(path, &error))?)
 }
 

@@ -207,6 +207,25 @@ fn a_damaged_database_is_refused_and_left_as_it_is() {
     }
 }
 
+#[tokio::test]
+async fn one_that_was_killed_while_it_moved_what_was_written_into_the_database_is_whole_again() {
+    let (folder, killed) = (Folder::new(), Folder::new());
+    let wal = |folder: &Folder| folder.0.join("messages.db-wal");
+    let store = folder.store();
+    let text = "x".repeat(100_000);
+    append(&log(&store), "1", &text).await.unwrap();
+    let before = fs::read(folder.database()).unwrap();
+    fs::copy(wal(&folder), wal(&killed)).unwrap();
+    let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
+    folder.other_program().query_row(checkpoint, (), |_| Ok(())).unwrap();
+    let mut half_way = fs::read(folder.database()).unwrap();
+    assert!(half_way.len() > before.len());
+    half_way.truncate(before.len());
+    half_way[4096..].copy_from_slice(&before[4096..]);
+    fs::write(killed.database(), half_way).unwrap();
+    assert_eq!(texts(&log(&killed.store())).await, [text]);
+}
+
 #[test]
 fn a_write_ahead_log_without_its_database_is_not_taken_for_a_part_of_a_new_one() {
     let folder = Folder::new();
