@@ -71,7 +71,7 @@ pub struct Ticket<O> {
 pub enum NoOutcome {
     /// It was not taken: too much is in work.
     Full,
-    /// There was none by its deadline. What was begun may go on.
+    /// There was none by its deadline. It did not leave, or what was begun may go on.
     Late,
     /// What flushed it failed.
     Lost,
@@ -82,6 +82,10 @@ impl<O> Ticket<O> {
     pub fn answer(self, outcome: O) {
         // A caller that went away asks for nothing more.
         let _ = self.reply.send(outcome);
+    }
+
+    fn is_in_time(&self) -> bool {
+        Instant::now() < self.deadline
     }
 }
 
@@ -114,8 +118,9 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
         let place = self.place(bytes).ok_or(NoOutcome::Full)?;
         self.take(item, deadline, reply, place).map_err(|_| NoOutcome::Full)?;
         match timeout_at(deadline + GRACE, outcome).await {
-            Ok(outcome) => outcome.map_err(|_| NoOutcome::Lost),
-            Err(_) => Err(NoOutcome::Late),
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) if Instant::now() < deadline => Err(NoOutcome::Lost),
+            Ok(Err(_)) | Err(_) => Err(NoOutcome::Late),
         }
     }
 
@@ -204,9 +209,14 @@ struct Arrivals<I, O> {
 impl<I, O> Arrivals<I, O> {
     /// What has arrived, as far as a batch takes it. Waits until there is something; `None` where nothing can come.
     async fn batch(&mut self, limits: &Limits) -> Option<Vec<Entry<I, O>>> {
-        let first = match self.held.take() {
-            Some(entry) => entry,
-            None => self.inbox.recv().await?,
+        let first = loop {
+            let entry = match self.held.take() {
+                Some(entry) => entry,
+                None => self.inbox.recv().await?,
+            };
+            if entry.ticket.is_in_time() {
+                break entry;
+            }
         };
         let arrived = self.inbox.len().saturating_add(1);
         let mut batch = Vec::with_capacity(arrived.min(limits.batch_items));
@@ -216,6 +226,9 @@ impl<I, O> Arrivals<I, O> {
             let Ok(entry) = self.inbox.try_recv() else {
                 break;
             };
+            if !entry.ticket.is_in_time() {
+                continue;
+            }
             bytes = bytes.saturating_add(entry.ticket.place.bytes);
             if bytes > limits.batch_bytes {
                 self.held = Some(entry);

@@ -236,6 +236,29 @@ async fn an_item_waits_for_its_outcome_until_its_own_deadline_and_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_past_its_deadline_does_not_leave() {
+    let limits = Limits {
+        slow_after: 10 * SECOND,
+        ..LIMITS
+    };
+    let mut setting = Setting::new(limits);
+    setting.submit(1);
+    let first = setting.left().await;
+    let late = setting.submit(2);
+    sleep(SECOND / 2).await;
+    let in_time = setting.submit(3);
+    sleep(SECOND / 2).await;
+    first.arrive();
+    let flight = setting.left().await;
+    assert_eq!(flight.items(), [3]);
+    flight.arrive();
+    assert_eq!(
+        (late.await.unwrap(), in_time.await.unwrap()),
+        (Err(NoOutcome::Late), Ok(30))
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn past_the_bound_an_item_is_refused_at_once_until_others_have_their_outcomes() {
     let limits = Limits { items: 3, ..LIMITS };
     let mut setting = Setting::new(limits);
