@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::local::Local;
 use super::{LogStore, Mailbox, Registry, Settings, consul, hazelcast};
 
 /// Where the engines are.
@@ -21,14 +22,18 @@ pub struct Engines(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Servers(consul::ConsulOptions),
+    Folder(Arc<Local>),
 }
 
 impl Engines {
     /// The engines at `options`. Nothing is asked of them yet: whether they are there, each tells by its `ready`.
+    ///
+    /// # Errors
+    /// Where the path of a folder is empty.
     pub fn at(options: EngineOptions) -> anyhow::Result<Self> {
         match options {
             EngineOptions::Servers(options) => Ok(Self(Kind::Servers(options))),
-            EngineOptions::Folder(_) => anyhow::bail!("there is no embedded engine yet"),
+            EngineOptions::Folder(folder) => Ok(Self(Kind::Folder(Arc::new(Local::new(folder)?)))),
         }
     }
 
@@ -40,6 +45,7 @@ impl Engines {
     pub fn settings(&self) -> anyhow::Result<Arc<dyn Settings>> {
         match &self.0 {
             Kind::Servers(options) => Ok(Arc::new(consul::Consul::new(options)?)),
+            Kind::Folder(local) => Ok(local.clone()),
         }
     }
 
@@ -50,6 +56,7 @@ impl Engines {
     pub fn registry(&self) -> anyhow::Result<Arc<dyn Registry>> {
         match &self.0 {
             Kind::Servers(options) => Ok(Arc::new(consul::Consul::new(options)?)),
+            Kind::Folder(local) => Ok(local.clone()),
         }
     }
 
@@ -72,6 +79,7 @@ impl Engines {
                 map_name,
                 members,
             )?)),
+            Kind::Folder(_) => anyhow::bail!("a folder has no log yet"),
         }
     }
 
@@ -97,6 +105,7 @@ impl Engines {
                 members,
                 role,
             )?)),
+            Kind::Folder(_) => anyhow::bail!("a folder has no mailbox yet"),
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod consul;
 mod engines;
 mod hazelcast;
+mod local;
 mod mailbox;
 mod registry;
 

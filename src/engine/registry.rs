@@ -1,8 +1,10 @@
 //! [`Registry`]: who is there.
 
 use std::fmt::Write;
+use std::net::Ipv6Addr;
 use std::time::SystemTime;
 
+use anyhow::ensure;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
@@ -92,6 +94,28 @@ pub fn rfc3339(at: SystemTime) -> Option<String> {
     Some(text)
 }
 
+/// Checks that `id` can be that of an instance: it reaches any registry unchanged.
+///
+/// # Errors
+/// Says what is allowed.
+pub(super) fn check_id(id: &str) -> anyhow::Result<()> {
+    let is_good = |b: u8| b.is_ascii_alphanumeric() || b".-_@:".contains(&b);
+    ensure!(
+        !id.is_empty() && id.bytes().all(is_good),
+        "{id:?} cannot be the id of an instance: allowed are letters, digits and . - _ @ :"
+    );
+    Ok(())
+}
+
+/// A host as URLs have it.
+pub(super) fn url_host(host: &str) -> String {
+    if host.parse::<Ipv6Addr>().is_ok() {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
+}
+
 /// The registry that all instances share. Every call has a deadline of its own, a few seconds.
 pub trait Registry: Send + Sync {
     /// Which engine this is, and where, for people: `Consul at http://127.0.0.1:8500`.
@@ -123,6 +147,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn an_id_that_would_reach_a_registry_changed_is_refused() {
+        for good in ["logging-service@127.0.0.1:8100", "a@host_1.local:1", "a@::1:8100"] {
+            assert!(check_id(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", "a b", "a|b", "a/b", "a@[::1]:1", "a%20b", "ä", "a?b", "a\nb"] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_time_without_a_text_is_none_and_no_panic() {

@@ -2,9 +2,7 @@
 //! [`listing`](super::listing).
 //! <https://developer.hashicorp.com/consul/api-docs/agent/service>
 
-use std::net::Ipv6Addr;
-
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use consulrs::api::check::common::AgentServiceCheck;
 use consulrs::api::service::requests::{DeregisterServiceRequest, RegisterServiceRequest};
 use futures_util::FutureExt;
@@ -15,6 +13,7 @@ use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
 
 use super::{CALL_DEADLINE, Consul, Failure};
+use crate::engine::registry::{check_id, url_host};
 use crate::engine::{Instance, Listed, Registration, Registry, Result, Settings, rfc3339};
 
 /// Name of the service meta that holds the version of `svc`.
@@ -122,16 +121,6 @@ impl<T> WithContextOf<T> for std::result::Result<T, Failure> {
     }
 }
 
-/// Checks that `id` reaches the agent unchanged: `consulrs` percent-encodes a path twice.
-fn check_id(id: &str) -> anyhow::Result<()> {
-    let is_good = |b: u8| b.is_ascii_alphanumeric() || b".-_@:".contains(&b);
-    ensure!(
-        !id.is_empty() && id.bytes().all(is_good),
-        "{id:?} cannot be the id of an instance: allowed are letters, digits and . - _ @ :"
-    );
-    Ok(())
-}
-
 fn request(registration: &Registration) -> RegisterServiceRequest {
     let version = (VERSION_META.to_owned(), registration.version.clone());
     let since = rfc3339(registration.since).map(|since| (SINCE_META.to_owned(), since));
@@ -155,15 +144,6 @@ fn request(registration: &Registration) -> RegisterServiceRequest {
         meta: Some([version].into_iter().chain(since).collect()),
         check: Some(check),
         ..RegisterServiceRequest::default()
-    }
-}
-
-/// A host as URLs have it.
-pub(super) fn url_host(host: &str) -> String {
-    if host.parse::<Ipv6Addr>().is_ok() {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
     }
 }
 
@@ -251,15 +231,5 @@ mod tests {
         assert_eq!(request.id.as_deref(), Some("logging-service@::1:8100"));
         let url = request.check.and_then(|check| check.http);
         assert_eq!(url.as_deref(), Some("http://[::1]:8100/health"));
-    }
-
-    #[test]
-    fn an_id_that_would_reach_the_agent_changed_is_refused() {
-        for good in ["logging-service@127.0.0.1:8100", "a@host_1.local:1", "a@::1:8100"] {
-            assert!(check_id(good).is_ok(), "{good:?}");
-        }
-        for bad in ["", "a b", "a|b", "a/b", "a@[::1]:1", "a%20b", "ä", "a?b", "a\nb"] {
-            assert!(check_id(bad).is_err(), "{bad:?}");
-        }
     }
 }

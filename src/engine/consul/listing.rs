@@ -2,9 +2,10 @@
 
 use anyhow::Context;
 
-use super::agent::{SINCE_META, VERSION_META, url_host};
+use super::agent::{SINCE_META, VERSION_META};
 use super::health::{Check, Entry, ServiceHealth};
 use super::{Consul, one_line};
+use crate::engine::registry::url_host;
 use crate::engine::{Condition, Listed};
 
 /// How much of what a check says is shown, in characters.
