@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{BoxStream, StreamExt, pending};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
-use tokio::time::sleep;
 use tracing::warn;
 
 use super::store::{Kind, Mark, Space, Store, Writing, find};
+use super::watch::Lookout;
 use crate::engine::batch_json::{self, read_delivered};
 use crate::engine::{
     Batch, DeliveredMessage, DeliveredPage, Engine, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered, Result,
@@ -31,10 +31,6 @@ const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Time between two looks at whether anything was written.
 const NEWS_EVERY: Duration = Duration::from_millis(100);
-
-/// The same where nothing was written for so long: a system in which nothing happens is to cost next to nothing.
-const QUIET_NEWS_EVERY: Duration = Duration::from_millis(200);
-const QUIET_AFTER: Duration = Duration::from_secs(5);
 
 /// How long what was found empty is taken to be so while nothing is written.
 const EMPTY_FOR: Duration = Duration::from_secs(1);
@@ -72,7 +68,7 @@ impl LocalMailbox {
     }
 
     async fn look_at_items(&self) -> anyhow::Result<Looked> {
-        let mark = self.store.mark();
+        let mark = (self.store.marks())();
         if self.is_still_empty(mark) {
             return Ok(Looked {
                 items: Vec::new(),
@@ -216,21 +212,18 @@ impl Mailbox for LocalMailbox {
     }
 
     fn news(&self) -> BoxStream<'_, ()> {
+        let marks = self.store.marks();
         let hints = async_stream::stream! {
-            let mut known = self.store.mark();
-            let mut changed_at = Instant::now();
-            loop {
-                let is_quiet = changed_at.elapsed() > QUIET_AFTER;
-                sleep(if is_quiet { QUIET_NEWS_EVERY } else { NEWS_EVERY }).await;
-                let now = self.store.mark();
-                if now != known {
-                    known = now;
-                    changed_at = Instant::now();
-                    yield ();
+            // Where the thread cannot be started there are no hints; it is looked all the same.
+            if let Ok(mut lookout) = Lookout::start(NEWS_EVERY, move || Ok(marks())) {
+                loop {
+                    if lookout.next().await.is_ok() {
+                        yield ();
+                    }
                 }
             }
         };
-        hints.boxed()
+        hints.chain(pending()).boxed()
     }
 }
 
@@ -374,6 +367,8 @@ mod tests {
     use std::result::Result;
 
     use tokio::time::timeout;
+
+    use tokio::time::sleep;
 
     use super::*;
     use crate::engine::local::store::tests::{Folder, message};
@@ -596,7 +591,7 @@ mod tests {
             while one.found_empty.lock().unwrap().is_none() {
                 assert_eq!(waiting(&one).await, []);
                 assert!(Instant::now() < end);
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(5)).await;
             }
             while timeout(Duration::from_millis(60), news.next()).await.is_ok() {}
             accepted(&other, &id.to_string()).await;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::BoxStream;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
@@ -21,7 +21,7 @@ use super::{Folder, Local};
 use crate::engine::{Instance, Listed, Registration, Registry, Result};
 
 /// How often an instance shows that it lives.
-const BEAT: Duration = Duration::from_millis(500);
+const BEAT: Duration = Duration::from_secs(1);
 
 /// How often a watch looks: a few calls of the system for each file.
 const POLL: Duration = Duration::from_millis(400);
@@ -52,14 +52,16 @@ impl Registry for Local {
         let what = format!("asking for the instance {id}");
         let path = instance_file::path(&self.folder, id);
         let ours = self.heartbeats().get(id).map(|heartbeat| heartbeat.claim.clone());
-        let ask = move || -> anyhow::Result<bool> {
+        let ask = || -> anyhow::Result<bool> {
             let path = path?;
             Ok(match ours {
                 Some(ours) => ours.stands_at(&path)?,
                 None => fs::exists(&path)?,
             })
         };
-        self.on_disk(move || ask().context(what)).boxed()
+        // In place, since it is asked every second: the system has the name in memory, and does not wait for the disk.
+        let asked = ask().context(what).map_err(|cause| self.unavailable(cause));
+        ready(asked).boxed()
     }
 
     fn deregister<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {

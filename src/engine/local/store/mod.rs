@@ -145,13 +145,16 @@ impl Store {
             .map_or(Ok(()), |trouble| Err(anyhow!("{trouble}")))
     }
 
-    /// What tells of writes. `None` where it cannot be told.
-    pub(super) fn mark(&self) -> Option<Mark> {
-        let metadata = fs::metadata(&self.shared.wal).ok()?;
-        Some(Mark {
-            modified: metadata.modified().ok()?,
-            length: metadata.len(),
-        })
+    /// Tells what the mark is, whenever it is asked; `None` where it cannot be told.
+    pub(super) fn marks(&self) -> impl Fn() -> Option<Mark> + Send + 'static {
+        let shared = self.shared.clone();
+        move || {
+            let metadata = fs::metadata(&shared.wal).ok()?;
+            Some(Mark {
+                modified: metadata.modified().ok()?,
+                length: metadata.len(),
+            })
+        }
     }
 
     /// Does `work`, which holds so many `bytes` in memory, in a transaction, perhaps together with others. What it returns

@@ -186,7 +186,8 @@ const VERSION_OF_TOMORROW: i32 = file::VERSION + 1;
 
 #[test]
 fn a_damaged_database_is_refused_and_left_as_it_is() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("the list of the tables", |file| file[100..4000].fill(0xFF)),
         ("the root of a table", |file| file[4096..].fill(0xFF)),
         ("cut short", |file| file.truncate(4096)),

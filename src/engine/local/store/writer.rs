@@ -348,8 +348,7 @@ impl Writer {
                 return None;
             }
         };
-        let mut jobs: Vec<(Box<dyn Job>, Option<Arc<str>>)> =
-            self.gather(first).into_iter().map(|job| (job, None)).collect();
+        let mut jobs: Vec<Taken> = self.gather(first).into_iter().map(|job| (job, None)).collect();
         let written = transaction(database, writing, &mut jobs, self.shared.trouble().is_some());
         drop(turn);
         let written = written.and_then(|()| {
@@ -379,6 +378,9 @@ impl Writer {
     }
 }
 
+/// A job of a transaction, and why it failed by its own fault, where it did.
+type Taken = (Box<dyn Job>, Option<Arc<str>>);
+
 /// Why a transaction was not made.
 struct Failed {
     cause: anyhow::Error,
@@ -387,12 +389,7 @@ struct Failed {
 }
 
 /// Does the jobs in one transaction. One that fails by its own fault fails alone, and what that was is noted beside it.
-fn transaction(
-    database: &Database,
-    writing: &mut Writing<'_>,
-    jobs: &mut [(Box<dyn Job>, Option<Arc<str>>)],
-    is_try: bool,
-) -> Result<(), Failed> {
+fn transaction(database: &Database, writing: &mut Writing<'_>, jobs: &mut [Taken], is_try: bool) -> Result<(), Failed> {
     let failed = |cause| Failed {
         cause,
         is_lasting: true,
