@@ -35,6 +35,7 @@ macro_rules! on_both_engines {
 
 mod consul;
 mod contract;
+mod embedded;
 mod engines;
 mod facade;
 mod hazelcast;

@@ -116,7 +116,6 @@ async fn one_command_on_servers_and_nothing_is_missing_when_one_of_each_is_kille
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "there is no embedded engine yet"]
 async fn one_command_on_a_folder_and_nothing_is_missing_when_one_of_each_is_killed() {
     one_command_and_nothing_is_missing(Ground::folder()).await;
 }
@@ -208,7 +207,6 @@ async fn the_instances_on_servers_end_with_it_however_it_ends_and_the_next_one_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "there is no embedded engine yet"]
 async fn the_instances_on_a_folder_end_with_it_however_it_ends_and_the_next_one_starts_at_once() {
     instances_end_with_it(Ground::folder()).await;
 }
@@ -240,7 +238,6 @@ async fn instances_end_with_it(ground: Ground) {
 }
 
 #[test]
-#[ignore = "there is no embedded engine yet"]
 fn a_second_one_on_the_same_folder_is_refused_and_the_first_goes_on() {
     let ground = Ground::folder();
     let first = ground.up(&[&FREE_PORTS, &ONE_OF_EACH]);
