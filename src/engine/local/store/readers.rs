@@ -47,7 +47,7 @@ impl Readers {
         read.await.context("a read met a fault in this program")?
     }
 
-    fn read_now<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> anyhow::Result<T> {
+    pub(super) fn read_now<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> anyhow::Result<T> {
         let idle = self.idle().pop();
         let database = match idle {
             Some(database) if database.check_in_place().is_ok() => database,

@@ -556,3 +556,42 @@ fn appending(folder: &Folder) -> Child {
         .spawn()
         .unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_ahead_log_begins_anew_also_while_others_write_and_read_without_pause() {
+    const WRITERS: usize = 16;
+    const WRITES: usize = 250;
+    let text = "x".repeat(32 * 1024);
+    let folder = Folder::new();
+    let stores = [folder.store(), folder.store()];
+    let is_over = Arc::new(AtomicBool::new(false));
+    // At any time one of them reads from the log.
+    let readers = [(); 3].map(|()| {
+        let (store, is_over) = (folder.store(), is_over.clone());
+        thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                let read = store.readers.read_now(|connection| {
+                    let spaces = connection.query_row("SELECT count(*) FROM space", (), |row| row.get::<_, i64>(0));
+                    thread::park_timeout(Duration::from_millis(5));
+                    spaces
+                });
+                read.unwrap();
+            }
+        })
+    });
+    let writers = (0..WRITERS).map(async |writer| {
+        let (log, wal, mut longest) = (log(&stores[writer % 2]), folder.0.join("messages.db-wal"), 0);
+        for write in 0..WRITES {
+            // The same entries again and again: what grows is the write-ahead log.
+            let text = format!("{write} {text}");
+            append(&log, &format!("{writer}-{}", write % 8), &text).await.unwrap();
+            longest = longest.max(fs::metadata(&wal).unwrap().len());
+        }
+        longest
+    });
+    let longest = join_all(writers).await.into_iter().max().unwrap();
+    is_over.store(true, Ordering::Relaxed);
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    let begins_anew = u64::try_from(writer::BEGIN_ANEW_PAGES).unwrap() * 4096;
+    assert!(longest < 2 * begins_anew, "{longest} bytes: it does not begin anew");
+}
