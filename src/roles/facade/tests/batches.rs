@@ -124,6 +124,22 @@ async fn a_request_and_a_batch_have_at_most_1024_messages() {
 }
 
 #[tokio::test]
+async fn more_than_4096_messages_in_work_are_a_503_and_cost_those_that_were_taken_nothing() {
+    let good = peer("good", logged()).await;
+    let setting = Setting::logging(Scripted::default(), &[&good]).await;
+    let texts = texts("text", 4100);
+    let answers = post_all(&setting, &texts).await;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 201).collect();
+    assert_eq!(refused.len(), 4);
+    for answer in refused {
+        let message = answer.unavailable();
+        assert!(message.starts_with("overloaded: "), "{message}");
+    }
+    assert_eq!(offered_texts(&setting).len(), 4096);
+    acknowledge_all(&setting, &["next"]).await;
+}
+
+#[tokio::test]
 async fn the_longest_messages_among_small_ones_are_divided_so_that_each_request_and_each_batch_fits() {
     let good = peer("good", logged()).await;
     let setting = Setting::logging(Scripted::default(), &[&good]).await;
