@@ -596,7 +596,7 @@ mod tests {
             while one.found_empty.lock().unwrap().is_none() {
                 assert_eq!(waiting(&one).await, []);
                 assert!(Instant::now() < end);
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(5)).await;
             }
             while timeout(Duration::from_millis(60), news.next()).await.is_ok() {}
             accepted(&other, &id.to_string()).await;

@@ -186,7 +186,8 @@ const VERSION_OF_TOMORROW: i32 = file::VERSION + 1;
 
 #[test]
 fn a_damaged_database_is_refused_and_left_as_it_is() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("the list of the tables", |file| file[100..4000].fill(0xFF)),
         ("the root of a table", |file| file[4096..].fill(0xFF)),
         ("cut short", |file| file.truncate(4096)),
@@ -267,11 +268,11 @@ async fn a_folder_that_is_not_there_is_named() {
     assert!(error.contains("missing cannot be used"), "{error}");
 }
 
-/// Waits in the writer's queue together: the lock is held meanwhile.
 #[tokio::test]
 async fn of_those_that_are_written_together_one_that_fails_fails_alone() {
     let folder = Folder::new();
     let store = folder.store();
+    // They wait together.
     let held = locked(&folder, "messages.lock");
     let log = log(&store);
     let good = async { append(&log, "1", "a").await };
