@@ -342,7 +342,7 @@ fn unusable(path: &Path, what: &str) -> anyhow::Error {
     )
 }
 
-/// What a person is told of an error of SQLite's.
+/// What a person is told of an error of SQLite.
 pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> anyhow::Error {
     let file = path.display();
     match error.sqlite_error_code() {

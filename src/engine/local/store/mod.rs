@@ -4,12 +4,14 @@
 //! that is on the disk. Reads run beside it, each in a short transaction of its own.
 
 mod file;
+mod job;
 mod readers;
 mod space;
 #[cfg(test)]
 pub(super) mod tests;
 mod turn;
 mod writer;
+mod writing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,12 +27,13 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use file::{Database, with_suffix};
+use job::{Job, Pending};
 use readers::Readers;
 use turn::Turn;
-use writer::{Job, Pending, Writer};
+use writer::Writer;
 
 pub(super) use space::{Kind, Space, find};
-pub(super) use writer::Writing;
+pub(super) use writing::Writing;
 
 /// How long one call may take. Shorter than a request's time, so that the answer says what was wrong instead of not coming.
 const LIMIT: Duration = Duration::from_secs(4);

@@ -268,11 +268,11 @@ async fn a_folder_that_is_not_there_is_named() {
     assert!(error.contains("missing cannot be used"), "{error}");
 }
 
-/// Waits in the writer's queue together: the lock is held meanwhile.
 #[tokio::test]
 async fn of_those_that_are_written_together_one_that_fails_fails_alone() {
     let folder = Folder::new();
     let store = folder.store();
+    // They wait together.
     let held = locked(&folder, "messages.lock");
     let log = log(&store);
     let good = async { append(&log, "1", "a").await };

@@ -1,7 +1,6 @@
 //! [`Writer`]: the one thread of a process that writes. All jobs that wait go into one transaction, and are answered once it
 //! is on the disk.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,14 +8,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use rusqlite::{Connection, OptionalExtension, Statement};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{error, warn};
 
 use super::Shared;
 use super::file::{Database, VERSION, explain, is_lasting};
-use super::space::{FIND, Space};
+use super::job::Job;
 use super::turn::Turn;
+use super::writing::Writing;
 
 /// Bounds of one transaction.
 const MOST_JOBS: usize = 256;
@@ -30,186 +28,6 @@ const CHECKPOINT_PAGES: i64 = 2048;
 
 /// How many it has when nobody may write until all of them are moved, so that it begins anew: 32 MiB.
 pub(super) const BEGIN_ANEW_PAGES: i64 = 8192;
-
-/// What one transaction deletes of what was cleared: so many entries, and so many bytes.
-const SWEEP_ENTRIES: usize = 500;
-const SWEEP_BYTES: i64 = 1024 * 1024;
-
-/// Something to write, with somebody who waits for it.
-pub(super) trait Job: Send {
-    /// What it holds in memory.
-    fn bytes(&self) -> usize;
-
-    /// When it is too late to begin.
-    fn begin_by(&self) -> Instant;
-
-    /// Does it, once.
-    fn run(&mut self, writing: &mut Writing<'_>) -> rusqlite::Result<()>;
-
-    /// Tells who waits: what it returned, or why it was not done.
-    fn answer(self: Box<Self>, failure: Option<Arc<str>>);
-}
-
-/// A [`Job`] from a closure.
-pub(super) struct Pending<T, F> {
-    work: Option<F>,
-    returned: Option<T>,
-    bytes: usize,
-    begin_by: Instant,
-    reply: oneshot::Sender<anyhow::Result<T>>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl<T, F> Pending<T, F> {
-    pub(super) fn new(
-        work: F,
-        bytes: usize,
-        begin_by: Instant,
-        reply: oneshot::Sender<anyhow::Result<T>>,
-        room: OwnedSemaphorePermit,
-    ) -> Self {
-        Self {
-            work: Some(work),
-            returned: None,
-            bytes,
-            begin_by,
-            reply,
-            _room: room,
-        }
-    }
-}
-
-impl<T, F> Job for Pending<T, F>
-where
-    T: Send,
-    F: FnOnce(&mut Writing<'_>) -> rusqlite::Result<T> + Send,
-{
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn begin_by(&self) -> Instant {
-        self.begin_by
-    }
-
-    fn run(&mut self, writing: &mut Writing<'_>) -> rusqlite::Result<()> {
-        if let Some(work) = self.work.take() {
-            self.returned = Some(work(writing)?);
-        }
-        Ok(())
-    }
-
-    fn answer(self: Box<Self>, failure: Option<Arc<str>>) {
-        let outcome = match (failure, self.returned) {
-            (None, Some(returned)) => Ok(returned),
-            (Some(failure), _) => Err(anyhow!("{failure}")),
-            (None, None) => Err(anyhow!("it was not done")),
-        };
-        // Who does not wait any more does not hear it.
-        let _ = self.reply.send(outcome);
-    }
-}
-
-/// What jobs write with.
-pub(in crate::engine::local) struct Writing<'c> {
-    connection: &'c Connection,
-    statements: HashMap<&'static str, Statement<'c>>,
-    /// Those that this transaction has met.
-    spaces: Vec<(Space, i64)>,
-    /// Whether something that was cleared may be left to delete.
-    is_to_sweep: bool,
-}
-
-impl<'c> Writing<'c> {
-    fn new(connection: &'c Connection) -> Self {
-        let cleared = connection.query_row("SELECT EXISTS (SELECT 1 FROM cleared)", (), |row| row.get(0));
-        Self {
-            connection,
-            statements: HashMap::new(),
-            spaces: Vec::new(),
-            is_to_sweep: cleared.unwrap_or(true),
-        }
-    }
-
-    /// The statement, prepared once.
-    pub(in crate::engine::local) fn statement(&mut self, sql: &'static str) -> rusqlite::Result<&mut Statement<'c>> {
-        use std::collections::hash_map::Entry;
-        Ok(match self.statements.entry(sql) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(self.connection.prepare(sql)?),
-        })
-    }
-
-    #[cfg(test)]
-    pub(super) fn connection(&self) -> &Connection {
-        self.connection
-    }
-
-    /// The id of the space. It is made where nothing was written to it yet.
-    pub(in crate::engine::local) fn space(&mut self, space: &Space) -> rusqlite::Result<i64> {
-        if let Some((_, id)) = self.spaces.iter().find(|(known, _)| known == space) {
-            return Ok(*id);
-        }
-        let find = self.statement(FIND)?;
-        let found = find.query_row(space.parameters(), |row| row.get(0)).optional()?;
-        let id = match found {
-            Some(id) => id,
-            None => self.new_space(space)?,
-        };
-        self.spaces.push((space.clone(), id));
-        Ok(id)
-    }
-
-    /// Lets the names lead to a new, empty space. What the former one has of the log is deleted later, a little at a time.
-    pub(in crate::engine::local) fn clear(&mut self, space: &Space) -> rusqlite::Result<()> {
-        let former = self.space(space)?;
-        self.spaces.clear();
-        self.statement("DELETE FROM space WHERE id = ?1")?.execute([former])?;
-        self.statement("INSERT INTO cleared (space) VALUES (?1)")?
-            .execute([former])?;
-        self.new_space(space)?;
-        self.is_to_sweep = true;
-        Ok(())
-    }
-
-    fn new_space(&mut self, space: &Space) -> rusqlite::Result<i64> {
-        let insert = self.statement("INSERT INTO space (kind, cluster, name) VALUES (?1, ?2, ?3)")?;
-        insert.insert(space.parameters())
-    }
-
-    /// Deletes a part of what was cleared.
-    fn sweep(&mut self) -> rusqlite::Result<()> {
-        let cleared = self.statement("SELECT space FROM cleared LIMIT 1")?;
-        let Some(space) = cleared.query_row((), |row| row.get::<_, i64>(0)).optional()? else {
-            self.is_to_sweep = false;
-            return Ok(());
-        };
-        let first =
-            self.statement("SELECT identifier, octet_length(text) FROM log WHERE space = ?1 ORDER BY identifier")?;
-        let mut rows = first.query([space])?;
-        let (mut last, mut bytes, mut entries) = (None, 0, 0);
-        while bytes < SWEEP_BYTES
-            && entries < SWEEP_ENTRIES
-            && let Some(row) = rows.next()?
-        {
-            last = Some(row.get_ref(0)?.as_bytes()?.to_owned());
-            bytes += row.get::<_, i64>(1)?;
-            entries += 1;
-        }
-        drop(rows);
-        match last {
-            Some(last) => {
-                let delete = self.statement("DELETE FROM log WHERE space = ?1 AND identifier <= CAST(?2 AS TEXT)")?;
-                delete.execute((space, last))?;
-            }
-            None => {
-                self.statement("DELETE FROM cleared WHERE space = ?1")?
-                    .execute([space])?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Why the writer left a connection.
 enum End {
@@ -348,7 +166,7 @@ impl Writer {
                 return None;
             }
         };
-        let mut jobs: Vec<Taken> = self.gather(first).into_iter().map(|job| (job, None)).collect();
+        let mut jobs: Vec<Begun> = self.gather(first).into_iter().map(Begun::new).collect();
         let written = transaction(database, writing, &mut jobs, self.shared.trouble().is_some());
         drop(turn);
         let written = written.and_then(|()| {
@@ -362,8 +180,8 @@ impl Writer {
             Err(failed) => (Some(Arc::from(format!("{:#}", failed.cause))), failed.is_lasting),
         };
         self.shared.set_trouble(failure.clone());
-        for (job, own) in jobs {
-            job.answer(failure.clone().or(own));
+        for begun in jobs {
+            begun.job.answer(failure.clone().or(begun.failure));
         }
         is_lost.then_some(End::Lost)
     }
@@ -378,8 +196,18 @@ impl Writer {
     }
 }
 
-/// A job of a transaction, and why it failed by its own fault, where it did.
-type Taken = (Box<dyn Job>, Option<Arc<str>>);
+/// A job in a transaction.
+struct Begun {
+    job: Box<dyn Job>,
+    /// Why it failed, where it did so alone.
+    failure: Option<Arc<str>>,
+}
+
+impl Begun {
+    fn new(job: Box<dyn Job>) -> Self {
+        Self { job, failure: None }
+    }
+}
 
 /// Why a transaction was not made.
 struct Failed {
@@ -389,27 +217,27 @@ struct Failed {
 }
 
 /// Does the jobs in one transaction. One that fails by its own fault fails alone, and what that was is noted beside it.
-fn transaction(database: &Database, writing: &mut Writing<'_>, jobs: &mut [Taken], is_try: bool) -> Result<(), Failed> {
+fn transaction(database: &Database, writing: &mut Writing<'_>, jobs: &mut [Begun], is_try: bool) -> Result<(), Failed> {
     let failed = |cause| Failed {
         cause,
         is_lasting: true,
     };
     database.check_in_place().map_err(failed)?;
-    writing.spaces.clear();
+    writing.begin();
     let mut make = || {
-        writing.connection.execute_batch("BEGIN IMMEDIATE")?;
-        for (job, failure) in jobs.iter_mut() {
-            if let Err(error) = job.run(writing) {
-                if writing.connection.is_autocommit() {
+        writing.connection().execute_batch("BEGIN IMMEDIATE")?;
+        for begun in jobs.iter_mut() {
+            if let Err(error) = begun.job.run(writing) {
+                if writing.connection().is_autocommit() {
                     return Err(error);
                 }
-                *failure = Some(format!("{:#}", explain(database.path(), &error)).into());
+                begun.failure = Some(format!("{:#}", explain(database.path(), &error)).into());
             }
         }
         if writing.is_to_sweep
             && let Err(error) = writing.sweep()
         {
-            if writing.connection.is_autocommit() {
+            if writing.connection().is_autocommit() {
                 return Err(error);
             }
             writing.is_to_sweep = false;
@@ -420,18 +248,18 @@ fn transaction(database: &Database, writing: &mut Writing<'_>, jobs: &mut [Taken
         }
         if is_try {
             // Writes a page, and changes nothing.
-            writing.connection.pragma_update(None, "user_version", VERSION)?;
+            writing.connection().pragma_update(None, "user_version", VERSION)?;
         }
-        writing.connection.execute_batch("COMMIT")
+        writing.connection().execute_batch("COMMIT")
     };
     make().map_err(|error| {
-        if !writing.connection.is_autocommit() {
+        if !writing.connection().is_autocommit() {
             // Where this fails too, the connection is given up.
-            let _ = writing.connection.execute_batch("ROLLBACK");
+            let _ = writing.connection().execute_batch("ROLLBACK");
         }
         Failed {
             cause: explain(database.path(), &error),
-            is_lasting: is_lasting(&error) || !writing.connection.is_autocommit(),
+            is_lasting: is_lasting(&error) || !writing.connection().is_autocommit(),
         }
     })
 }
