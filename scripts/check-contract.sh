@@ -23,11 +23,15 @@ tests() {
             is_test = 0; is_list = 0
         }
         # These are tests too, on two kinds of engines.
-        /^on_both_engines!/ { is_list = 1; next }
+        /^(on_both_engines|cases)!/ { is_list = 1; next }
         is_list && /^}/ { is_list = 0 }
         is_list && match($0, /[a-z0-9_]+/) { print module "::" substr($0, RSTART, RLENGTH); next }
         /^ *#\[(tokio::)?test/ { is_test = 1; next }
-        is_test && match($0, /fn [a-z0-9_]+/) { print module "::" substr($0, RSTART + 3, RLENGTH - 3); is_test = 0 }'
+        is_test && /fn / {
+            # In a macro it has no name yet.
+            if (match($0, /fn [a-z0-9_]+/)) print module "::" substr($0, RSTART + 3, RLENGTH - 3)
+            is_test = 0
+        }'
 }
 
 known=$(tests)

@@ -1,7 +1,6 @@
 //! The Consul adapter, against a real agent and against what a real one never answers.
 
 use std::process::Command;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -15,26 +14,6 @@ use svc::wait::Wait;
 use crate::support::agent::{Agent, Folder, program};
 use crate::support::fake::Fake;
 use crate::support::ports::{self, consul_options, settings};
-
-/// One agent for the tests whose keys are their own.
-static AGENT: LazyLock<Agent> = LazyLock::new(Agent::start);
-
-#[tokio::test]
-async fn a_key_is_absent_then_has_the_first_value_then_the_last_put() {
-    let settings = settings(&AGENT.address);
-    settings.ready().await.unwrap();
-    let key = "test/first-and-last";
-    assert_eq!(settings.get(key).await.unwrap(), Held::Missing);
-    assert_eq!(settings.put_if_absent(key, "first").await.unwrap(), None);
-    assert_eq!(
-        settings.put_if_absent(key, "second").await.unwrap().as_deref(),
-        Some("first")
-    );
-    assert_eq!(settings.get(key).await.unwrap(), value("first"));
-    settings.put(key, "third, ä and \"quotes\"\n").await.unwrap();
-    assert_eq!(settings.get(key).await.unwrap(), value("third, ä and \"quotes\"\n"));
-    assert_eq!(AGENT.value(key).as_deref(), Some("third, ä and \"quotes\"\n"));
-}
 
 fn value(text: &str) -> Held {
     Held::Value(text.to_owned())
@@ -54,35 +33,6 @@ async fn shown_after(watch: &mut BoxStream<'_, Result<Held>>, passed: &Held) -> 
             return next;
         }
     }
-}
-
-#[tokio::test]
-async fn a_watch_shows_a_key_at_once_and_each_change_of_it() {
-    let settings = settings(&AGENT.address);
-    let key = "test/watched";
-    let mut watch = settings.watch(key);
-    assert_eq!(shown(&mut watch).await.unwrap(), Held::Missing);
-    AGENT.put(key, b"first");
-    assert_eq!(shown_after(&mut watch, &Held::Missing).await, value("first"));
-    for (given, seen) in [
-        (&b"second"[..], value("second")),
-        (b"", value("")),
-        (b"third", value("third")),
-    ] {
-        let start = Instant::now();
-        AGENT.put(key, given);
-        assert_eq!(shown(&mut watch).await.unwrap(), seen);
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    }
-    AGENT.put(key, b"\xff");
-    assert_eq!(
-        shown(&mut watch).await.unwrap(),
-        Held::Unreadable("no text in UTF-8".to_owned())
-    );
-    AGENT.delete(key);
-    assert_eq!(shown(&mut watch).await.unwrap(), Held::Missing);
-    AGENT.put(key, b"again");
-    assert_eq!(shown_after(&mut watch, &Held::Missing).await, value("again"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,38 +66,6 @@ async fn a_watch_outlives_the_agent_and_its_memory() {
 }
 
 #[tokio::test]
-async fn an_empty_value_is_a_value() {
-    let settings = settings(&AGENT.address);
-    let key = "test/empty";
-    AGENT.put(key, b"");
-    assert_eq!(settings.get(key).await.unwrap(), value(""));
-    assert_eq!(settings.put_if_absent(key, "x").await.unwrap().as_deref(), Some(""));
-    settings.put("test/empty-too", "").await.unwrap();
-    assert_eq!(AGENT.value("test/empty-too").as_deref(), Some(""));
-}
-
-#[tokio::test]
-async fn a_value_that_is_no_text_is_told_as_that_and_is_no_absent_key() {
-    let settings = settings(&AGENT.address);
-    AGENT.put("test/bytes", b"\xff\x00");
-    let held = settings.get("test/bytes").await.unwrap();
-    assert_eq!(held, Held::Unreadable("no text in UTF-8".to_owned()));
-    let error = settings.put_if_absent("test/bytes", "x").await.unwrap_err().to_string();
-    assert!(
-        error.contains("test/bytes") && error.contains("UTF-8") && error.contains(&AGENT.address),
-        "{error}"
-    );
-}
-
-#[tokio::test]
-async fn one_key_is_not_taken_for_another_that_begins_the_same() {
-    let settings = settings(&AGENT.address);
-    AGENT.put("test/prefix-and-more", b"x");
-    assert_eq!(settings.get("test/prefix").await.unwrap(), Held::Missing);
-    assert_eq!(settings.get("test").await.unwrap(), Held::Missing);
-}
-
-#[tokio::test]
 async fn a_key_that_would_arrive_changed_is_never_sent() {
     let server = Fake::with_body("200 OK", "", "true");
     let settings = settings(&server.address);
@@ -157,25 +75,6 @@ async fn a_key_that_would_arrive_changed_is_never_sent() {
         assert!(settings.put_if_absent(key, "x").await.is_err(), "{key:?}");
     }
     assert_eq!(server.requests(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn concurrent_writers_agree_on_one_value() {
-    let settings = settings(&AGENT.address);
-    let writes = (0..16).map(|number| {
-        let settings = &settings;
-        async move {
-            let mine = number.to_string();
-            settings
-                .put_if_absent("test/contended", &mine)
-                .await
-                .unwrap()
-                .unwrap_or(mine)
-        }
-    });
-    let seen = futures_util::future::join_all(writes).await;
-    let stands = AGENT.value("test/contended").unwrap();
-    assert!(seen.iter().all(|value| *value == stands), "{stands}: {seen:?}");
 }
 
 #[tokio::test]

@@ -5,23 +5,16 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
-use svc::engine::{Batch, DeliveredMessage, Item, Looked, Mailbox, Offered};
+use svc::engine::{Batch, Mailbox, Offered};
 use svc::hazelcast::{Client, Config, Json};
 use svc::message::Message;
 use uuid::Uuid;
 
 use crate::support::engines::{Cluster, Engines};
-use crate::support::ports;
-use crate::support::{python, texts};
+use crate::support::{ports, python};
 
 /// Longer than anything here takes on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
-
-/// What a look at an empty mailbox shows.
-const NOTHING: Looked = Looked {
-    items: Vec::new(),
-    is_all: true,
-};
 
 /// A mailbox of a test's own, on the cluster that all tests share.
 struct Own {
@@ -67,11 +60,6 @@ impl Own {
             &self.name,
         ]
     }
-
-    async fn all(&self) -> Vec<DeliveredMessage> {
-        let pages: Vec<_> = self.mailbox.all().try_collect().await.unwrap();
-        pages.into_iter().flat_map(|page| page.messages).collect()
-    }
 }
 
 fn message(identifier: impl Into<String>, text: impl Into<String>) -> Message {
@@ -93,54 +81,12 @@ fn batch(id: &str, texts: &[&str]) -> Batch {
 }
 
 #[tokio::test]
-async fn what_is_offered_waits_in_its_order_until_it_is_removed() {
-    let own = Own::open().await;
-    let difficult: Vec<String> = texts::difficult();
-    let texts: Vec<&str> = difficult.iter().map(String::as_str).collect();
-    let batches: Vec<Batch> = ["first", "second", "first"]
-        .iter()
-        .map(|id| Batch {
-            id: (*id).to_owned(),
-            messages: texts.iter().map(|text| message("k", *text)).collect(),
-        })
-        .collect();
-    for batch in &batches {
-        assert_eq!(own.mailbox.offer(batch).await.unwrap(), Offered::Accepted);
-    }
-    let Looked { items: found, is_all } = own.mailbox.look().await.unwrap();
-    assert!(is_all);
-    let mut read: Vec<Batch> = found.iter().map(|item| item.content.clone().unwrap()).collect();
-    // An offer whose backup was slow is made again.
-    read.dedup();
-    assert_eq!(read, batches);
-    assert_eq!(found[0].token, found[found.len() - 1].token);
-
-    let (firsts, seconds): (Vec<Item>, Vec<Item>) =
-        found.iter().cloned().partition(|item| item.token == found[0].token);
-    for item in seconds.iter().chain(&seconds) {
-        own.mailbox.remove(item).await.unwrap();
-    }
-    assert_eq!(own.mailbox.look().await.unwrap().items, firsts);
-    for item in &firsts {
-        own.mailbox.remove(item).await.unwrap();
-    }
-    assert_eq!(own.mailbox.look().await.unwrap(), NOTHING);
-}
-
-#[tokio::test]
 async fn who_stores_a_batch_first_has_delivered_it() {
     let own = Own::open().await;
     let first = batch("b", &["one", "two"]);
     own.mailbox.store(&first, "me").await.unwrap();
     own.mailbox.store(&first, "me").await.unwrap();
     own.mailbox.store(&first, "another").await.unwrap();
-    let mut all = own.all().await;
-    all.sort_by(|a, b| a.message.text.cmp(&b.message.text));
-    let by_me = |message: &Message| DeliveredMessage {
-        message: message.clone(),
-        by: "me".to_owned(),
-    };
-    assert_eq!(all, first.messages.iter().map(by_me).collect::<Vec<_>>());
     let read = own.python_reads().await;
     assert_eq!(
         read["delivered"],
@@ -252,14 +198,4 @@ async fn a_mailbox_that_is_full_says_so_and_takes_nothing() {
     assert_eq!(own.mailbox.offer(&batch("b", &["one"])).await.unwrap(), Offered::Full);
     assert_eq!(queue.size().await.unwrap(), 10_000);
     queue.clear().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_batch_that_nobody_would_read_is_not_taken() {
-    let own = Own::open().await;
-    let text = "\u{1}".repeat(1024 * 1024);
-    let large = batch("b", &[&text, &text, &text]);
-    let refused = own.mailbox.offer(&large).await.unwrap_err();
-    assert!(refused.to_string().contains("more than the 16777216"), "{refused}");
-    assert_eq!(own.mailbox.look().await.unwrap(), NOTHING);
 }

@@ -33,6 +33,7 @@ macro_rules! on_both_engines {
     };
 }
 
+mod conformance;
 mod consul;
 mod contract;
 mod embedded;

@@ -124,19 +124,6 @@ async fn what_is_sent_to_the_agent_is_the_check_of_the_contract() {
 }
 
 #[tokio::test]
-async fn an_instance_is_known_until_it_is_deregistered_and_that_may_be_said_twice() {
-    let (registry, port) = (registry(&AGENT.address), healthy());
-    let instance = registration("known", port);
-    assert!(!registry.is_registered(&instance.id()).await.unwrap());
-    registry.register(&instance).await.unwrap();
-    assert!(registry.is_registered(&instance.id()).await.unwrap());
-    for _ in 0..2 {
-        registry.deregister(&instance.id()).await.unwrap();
-        assert!(!registry.is_registered(&instance.id()).await.unwrap());
-    }
-}
-
-#[tokio::test]
 async fn a_stale_entry_of_the_same_id_is_replaced_with_all_its_checks() {
     let instance = registration("stale", healthy());
     let stale = json!({

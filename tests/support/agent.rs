@@ -184,7 +184,8 @@ impl Agent {
 
     /// Writes `key`, as somebody else would.
     pub(crate) fn put(&self, key: &str, value: &[u8]) {
-        let file = self.folder.path.join("value");
+        // Of its own: several tests may write at once.
+        let file = self.folder.path.join(format!("value-{}", uuid::Uuid::new_v4()));
         fs::write(&file, value).unwrap();
         let written = self.curl(&["-X", "PUT", "--data-binary", &format!("@{}", file.display())], key);
         assert_eq!(written.as_deref(), Some(b"true".as_slice()));

@@ -1,5 +1,6 @@
 //! The ports, on the engines that tests start.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use svc::engine::consul::ConsulOptions;
@@ -21,6 +22,11 @@ pub(crate) fn consul_options(address: &str) -> ConsulOptions {
 /// The engines behind that agent.
 pub(crate) fn servers(options: ConsulOptions) -> Engines {
     Engines::at(EngineOptions::Servers(options)).unwrap()
+}
+
+/// The embedded engines in this folder.
+pub(crate) fn folder(path: &Path) -> Engines {
+    Engines::at(EngineOptions::Folder(path.to_owned())).unwrap()
 }
 
 pub(crate) fn settings(address: &str) -> Arc<dyn Settings> {
