@@ -247,7 +247,7 @@ async fn what_is_stored_is_delivered_and_waits_no_less(own: Own) {
     own.offer(&first).await;
     own.store(&first, "me").await;
     assert_eq!(own.delivered().await, delivered(&first, "me"));
-    assert_eq!(own.waiting().await, [first.clone()]);
+    assert_eq!(own.waiting().await, std::slice::from_ref(&first));
     // One that nobody offered, of another instance.
     own.store(&second, "s@::1:80").await;
     let both = [delivered(&first, "me"), delivered(&second, "s@::1:80")].concat();
