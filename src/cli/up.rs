@@ -75,8 +75,8 @@ pub struct UpOptions {
     #[arg(long, env = "SVC_LOCAL", value_name = "DIR")]
     local: Option<PathBuf>,
 
-    /// Use servers instead: Consul at this address, with or without http:// or https:// [default: that of
-    /// CONSUL_HTTP_ADDR, where another server is named]
+    /// Use servers instead: Consul at this address, with or without http:// or https:// [default: the one
+    /// that roles use, where another server is named]
     // By the command line only: a shell may have CONSUL_HTTP_ADDR for other work.
     #[arg(long, value_name = "ADDRESS")]
     consul: Option<String>,

@@ -1,6 +1,6 @@
 //! `svc up`: the whole system by one command, its instances killed, stopped and left behind.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +20,9 @@ use crate::support::wait;
 
 /// Longer than a stop takes that has to kill.
 const LONG_STOP: Duration = Duration::from_secs(40);
+
+/// What a pipe holds, in bytes.
+const PIPE: usize = 64 * 1024;
 
 const FREE_PORTS: [&str; 6] = ["--facade-port", "0", "--logging-port", "0", "--messages-port", "0"];
 const ONE_OF_EACH: [&str; 6] = ["--facades", "1", "--logging", "1", "--messages", "1"];
@@ -445,6 +448,13 @@ async fn a_reader_that_stands_still_stops_nothing() {
     let status = block_in_place(|| wait::until(SOON, || child.try_wait().unwrap()));
     drop(child.stdin.take());
     assert_eq!(status.and_then(|status| status.code()), Some(0));
+    let mut unread = Vec::new();
+    child.stderr.take().unwrap().read_to_end(&mut unread).unwrap();
+    assert!(
+        unread.len() > PIPE / 2,
+        "there was room for all of it: {} bytes",
+        unread.len()
+    );
 }
 
 #[test]

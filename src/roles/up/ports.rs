@@ -165,7 +165,10 @@ fn command(process: &Path) -> String {
     let text = String::from_utf8_lossy(&given).replace(char::is_control, " ");
     match text.trim() {
         "" => "a process".to_owned(),
-        text => text.chars().take(MOST_SHOWN).collect(),
+        text => match text.char_indices().nth(MOST_SHOWN) {
+            Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+            None => text.to_owned(),
+        },
     }
 }
 
