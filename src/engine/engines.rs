@@ -60,7 +60,8 @@ impl Engines {
         }
     }
 
-    /// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`); a folder has none.
+    /// The log in the map `map_name` of the cluster `cluster_name`, found at `members` (`host:port`), of which a folder has
+    /// none.
     ///
     /// It begins to connect, and goes on until it is dropped: [`Engine::ready`](super::Engine::ready) tells whether it is
     /// there.
@@ -83,8 +84,8 @@ impl Engines {
         }
     }
 
-    /// The mailbox of the queue `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`); a folder has none. The cluster
-    /// shows `role` as who uses it.
+    /// The mailbox of the queue `queue_name` of the cluster `cluster_name`, found at `members` (`host:port`), of which a folder
+    /// has none. The cluster shows `role` as who uses it.
     ///
     /// It begins to connect, and goes on until it is dropped: [`Engine::ready`](super::Engine::ready) tells whether it is
     /// there.

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `settings/<key>` | a setting, its value as text; a `/` of the key is a `:` of the name |
 //! | `instances/<id>.json` | an instance that is registered; its time of change is that of the last heartbeat |
-//!
 //! | `messages.db`, and files beside it of that name | the log and the mailbox, in one SQLite file |
 //!
 //! The first two are plain files, which cost nothing while nobody writes, and can be read and written by anybody.
