@@ -118,6 +118,11 @@ pub trait Engine: Send + Sync {
 
     /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.
     fn check(&self) -> Result<()>;
+
+    /// The same, for who only reads: an engine that can take nothing more may still show what it has.
+    fn check_readable(&self) -> Result<()> {
+        self.check()
+    }
 }
 
 /// What [`LogStore::append`] does where an identifier is known already.

@@ -15,7 +15,7 @@ use crate::support::command::{Ended, run, svc};
 use crate::support::engines::Engines;
 use crate::support::fleet::{Fleet, SOON, ask_at, eventually, members};
 use crate::support::process::Svc;
-use crate::support::up::{Instance, Up, is_gone, parent};
+use crate::support::up::{Instance, Up, is_gone, is_stopped, parent};
 use crate::support::wait;
 
 /// Longer than a stop takes that has to kill.
@@ -218,7 +218,9 @@ async fn instances_end_with_it(ground: Ground) {
     let first = block_in_place(|| ground.up(&[&FREE_PORTS, &ONE_OF_EACH]));
     post(first.instance("facade-1").address, "kept").await;
     // One that cannot see anything end.
-    first.instance("logging-1").signal(Signal::STOP);
+    let stopped = first.instance("logging-1");
+    stopped.signal(Signal::STOP);
+    eventually("it stands still", async || is_stopped(stopped.pid)).await;
     first.svc.kill();
     let ports: Vec<String> = first
         .instances
@@ -244,8 +246,9 @@ async fn instances_end_with_it(ground: Ground) {
 fn a_second_one_on_the_same_folder_is_refused_and_the_first_goes_on() {
     let ground = Ground::folder();
     let first = ground.up(&[&FREE_PORTS, &ONE_OF_EACH]);
-    let arguments = ground.with(&[&["up"], &FREE_PORTS]);
-    let Ended { code, out, err } = run(&mut svc(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
+    let options = ground.with(&[&FREE_PORTS]);
+    let arguments: Vec<&str> = ["up"].into_iter().chain(options.iter().map(String::as_str)).collect();
+    let Ended { code, out, err } = run(&mut svc(&arguments));
     assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
     assert!(
         err.starts_with(&format!("svc: another `svc up` (pid {}) runs on /", first.svc.pid())),

@@ -107,6 +107,11 @@ pub(crate) fn is_gone(pid: u32) -> bool {
     }
 }
 
+/// Whether the process is stopped, as SIGSTOP does.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    state_and_parent(pid).is_some_and(|(state, _)| state == "T")
+}
+
 /// The parent of a process that runs.
 pub(crate) fn parent(pid: u32) -> u32 {
     let (_, parent) = state_and_parent(pid).expect("it runs");

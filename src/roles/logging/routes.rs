@@ -88,7 +88,7 @@ fn messages(
     skipped: Arc<AtomicU64>,
 ) -> impl Stream<Item = engine::Result<Vec<Message>>> + Send + 'static {
     async_stream::try_stream! {
-        store.check()?;
+        store.check_readable()?;
         let mut left_out = LeftOut::of("the log", skipped);
         let mut pages = store.all();
         while let Some(page) = within(&*store, pages.next()).await?.transpose()? {

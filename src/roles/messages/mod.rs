@@ -164,7 +164,7 @@ fn delivered(
 ) -> impl Stream<Item = engine::Result<Vec<DeliveredMessage>>> + Send + 'static {
     async_stream::try_stream! {
         // At once where it is known: a facade gives it less time than the engine has.
-        mailbox.check()?;
+        mailbox.check_readable()?;
         let mut left_out = LeftOut::of("delivered messages", skipped);
         let mut pages = mailbox.all();
         while let Some(page) = within(&*mailbox, pages.next()).await?.transpose()? {

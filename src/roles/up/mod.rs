@@ -22,6 +22,8 @@ mod output;
 mod plan;
 mod ports;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -104,7 +106,9 @@ fn take_folder(engines: UpEngines) -> anyhow::Result<(UpEngines, Option<Lock>)> 
     };
     let unusable = |what: &str, folder: &Path| format!("the folder {} cannot be {what}", folder.display());
     let advice = "what to do: name a folder that you may write to, with --local";
-    let made = std::fs::create_dir_all(&folder).and_then(|()| folder.canonicalize());
+    // For its owner alone: it holds what people wrote.
+    let make = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    let made = make.and_then(|()| folder.canonicalize());
     let folder = made
         .map_err(|cause| anyhow!(advice).context(cause))
         .with_context(|| unusable("made", &folder))?;

@@ -563,7 +563,7 @@ async fn the_write_ahead_log_begins_anew_also_while_others_write_and_read_withou
     const WRITES: usize = 250;
     let text = "x".repeat(32 * 1024);
     let folder = Folder::new();
-    let stores = [folder.store(), folder.store()];
+    let stores = [(); 6].map(|()| folder.store());
     let is_over = Arc::new(AtomicBool::new(false));
     // At any time one of them reads from the log.
     let readers = [(); 3].map(|()| {
@@ -580,7 +580,7 @@ async fn the_write_ahead_log_begins_anew_also_while_others_write_and_read_withou
         })
     });
     let writers = (0..WRITERS).map(async |writer| {
-        let (log, wal, mut longest) = (log(&stores[writer % 2]), folder.0.join("messages.db-wal"), 0);
+        let (log, wal, mut longest) = (log(&stores[writer % 6]), folder.0.join("messages.db-wal"), 0);
         for write in 0..WRITES {
             // The same entries again and again: what grows is the write-ahead log.
             let text = format!("{write} {text}");
