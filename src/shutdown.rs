@@ -18,10 +18,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 /// Exit code of a process that a second signal ended: 128 and the number of SIGINT, as shells have it.
-const EXIT_INTERRUPTED: i32 = 130;
+pub const EXIT_INTERRUPTED: i32 = 130;
 
 /// How long a stop may take where the parent is gone, since nobody is left to end what hangs.
-const ORPHAN_LIMIT: Duration = Duration::from_secs(12);
+pub const ORPHAN_LIMIT: Duration = Duration::from_secs(12);
 
 /// Runs `role`, which gets the future that resolves when the process is asked to stop: by SIGINT (Ctrl-C), by SIGTERM
 /// (`docker stop`, `kill`) or, `with_parent`, by the end of standard input.

@@ -34,7 +34,7 @@ pub enum Offered {
 /// Something that waits in the mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// What the engine knows it by. Two items of the same bytes have the same one.
+    /// What the engine knows it by. Two items of the same bytes may have the same one.
     pub token: Bytes,
     /// What it is, or why it cannot be read: anybody may have put it there.
     pub content: std::result::Result<Batch, String>,

@@ -124,6 +124,11 @@ pub trait Registry: Send + Sync {
     /// What a person can do where it is not there: `start one …, or point elsewhere with …`.
     fn advice(&self) -> String;
 
+    /// Why it may look empty to somebody though it is not; what to do.
+    fn why_empty(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Registers an instance as one that can take requests now, in the place of whatever stood under its id.
     fn register<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, Result<()>>;
 

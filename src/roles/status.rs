@@ -30,7 +30,7 @@ pub async fn run(options: StatusOptions) -> anyhow::Result<()> {
     let text = if options.json {
         json(&services)?
     } else {
-        report(&services, &registry.describe(), SystemTime::now())
+        report(&services, &registry.describe(), registry.why_empty(), SystemTime::now())
     };
     print(&text)
 }
@@ -83,14 +83,15 @@ fn instances(services: &[Service]) -> impl Iterator<Item = (&'static str, &Liste
 }
 
 /// The table, and below it what stands behind it: why an instance does not pass, and which service has none.
-fn report(services: &[Service], place: &str, now: SystemTime) -> String {
+fn report(services: &[Service], place: &str, why_empty: Option<&str>, now: SystemTime) -> String {
     if instances(services).next().is_none() {
         let names = SERVICES.join(", ");
-        return format!(
+        let mut text = format!(
             "Nobody is registered in {place}: no instance of {names}.\n\
-             What to do: start some with `svc facade`, `svc logging` and `svc messages`; each registers once it can serve.\n\
-             Where Consul has access control, CONSUL_HTTP_TOKEN has to name a token that may read services.\n"
+             What to do: start some with `svc facade`, `svc logging` and `svc messages`; each registers once it can serve.\n"
         );
+        text.extend(why_empty.map(|why| format!("{why}\n")));
+        return text;
     }
     let mut text = table_of(services, now);
     let mut notes = String::new();
@@ -214,15 +215,16 @@ logging-service  an ö ther           -        critical  -                      
 an ö ther is critical: no answer
 messages-service has no instance
 ";
-        assert_eq!(report(&services, "a registry", at(START + 40)), expected);
+        assert_eq!(report(&services, "a registry", None, at(START + 40)), expected);
     }
 
     #[test]
     fn a_registry_without_instances_says_so_and_what_to_do() {
-        let said = report(&SERVICES.map(|service| (service, vec![])), "a registry", at(START));
+        let nobody = SERVICES.map(|service| (service, vec![]));
+        let said = report(&nobody, "a registry", Some("Or it is closed."), at(START));
         assert!(said.starts_with("Nobody is registered in a registry"), "{said}");
         assert!(
-            said.contains("svc logging") && said.contains("CONSUL_HTTP_TOKEN"),
+            said.contains("svc logging") && said.ends_with("\nOr it is closed.\n"),
             "{said}"
         );
         assert_eq!(json(&[(FACADE_SERVICE, vec![])]).unwrap(), "[]\n");

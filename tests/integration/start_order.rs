@@ -268,7 +268,8 @@ fn greeting(greeting: &'static [u8]) -> String {
     address
 }
 
-const START_CONSUL: &str = "start one with `scripts/engines.sh up`, or point elsewhere with --consul";
+const START_CONSUL: &str = "start one with `scripts/engines.sh up`, or point elsewhere with --consul or CONSUL_HTTP_ADDR, or \
+                            do without it on one machine, with --local";
 const START_CLUSTER: &str = "start it with `scripts/engines.sh up`, or name other members with --hazelcast";
 const POPULATE: &str = "run `svc populate-kv` with the same options";
 

@@ -41,6 +41,10 @@ impl Registry for Consul {
         Settings::advice(self)
     }
 
+    fn why_empty(&self) -> Option<&'static str> {
+        Some("Where Consul has access control, CONSUL_HTTP_TOKEN has to name a token that may read services.")
+    }
+
     fn register<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, Result<()>> {
         async move {
             let registered = self.register_instance(registration).await;

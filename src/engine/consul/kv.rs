@@ -23,7 +23,9 @@ impl Settings for Consul {
     }
 
     fn advice(&self) -> String {
-        "start one with `scripts/engines.sh up`, or point elsewhere with --consul or CONSUL_HTTP_ADDR".to_owned()
+        "start one with `scripts/engines.sh up`, or point elsewhere with --consul or CONSUL_HTTP_ADDR, or do without it on \
+         one machine, with --local"
+            .to_owned()
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {

@@ -85,7 +85,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> Lookout<T> {
                     "the thread that watches the folder met a fault in this program"
                 ))
             }
-            Err(_) => Err(anyhow!("the disk did not answer within {CALL_DEADLINE:?}")),
+            Err(_) => Err(anyhow!("the disk did not answer within {:?}", CONFIRM + CALL_DEADLINE)),
         }
     }
 }

@@ -71,8 +71,10 @@ pub async fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
         stopped = fleet.stop() => stopped,
         ask = asks.next() => {
             fleet.kill().await;
+            output.say(&format!("ended at once, asked a second time by {ask}"));
             output.end().await;
-            shutdown::end_at_once(Some(ask));
+            // Not by the log: whoever reads standard error may stand still.
+            std::process::exit(shutdown::EXIT_INTERRUPTED);
         }
     };
     output.end().await;

@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep};
 
 use super::output::Output;
 use super::plan::{Instance, Plan};
+use crate::shutdown::ORPHAN_LIMIT;
 
-/// How long a port that is taken is waited for: the instances of an `up` that was killed stop
-/// within that time.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a port that is taken is waited for: the instances of an `up` that was killed stop within that time.
+const PATIENCE: Duration = ORPHAN_LIMIT.saturating_add(Duration::from_secs(1));
 
 /// Between two looks at it.
 const INTERVAL: Duration = Duration::from_millis(50);

@@ -63,7 +63,7 @@ const READ_ALL_TABLES: &str = "
 ";
 
 /// How long another program that locks the file is waited for. Our own processes take turns and do not meet there.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a page cache may take: KiB of one connection. What it does not hold, the system's own cache does.
 const CACHE_KIB: u32 = 1024;
@@ -369,6 +369,14 @@ pub(super) fn is_lasting(error: &rusqlite::Error) -> bool {
         Some(
             ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::ConstraintViolation
         )
+    )
+}
+
+/// Whether the file is damaged: nothing more is to be written into it.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
     )
 }
 

@@ -128,7 +128,7 @@ impl Store {
 
     /// What a person calls it.
     pub(super) fn describe(&self) -> String {
-        format!("the embedded engines in {}", self.folder.display())
+        format!("the folder {}", self.folder.display())
     }
 
     /// What a person can do where it does not work.

@@ -557,11 +557,16 @@ fn appending(folder: &Folder) -> Child {
         .unwrap()
 }
 
+/// A text that has no page in common with the one before it: SQLite does not write a page that stays as it is.
+fn another_text(number: usize, bytes: usize) -> String {
+    let letters = ["a", "b", "c"];
+    letters[number % letters.len()].repeat(bytes)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_write_ahead_log_begins_anew_also_while_others_write_and_read_without_pause() {
     const WRITERS: usize = 16;
     const WRITES: usize = 250;
-    let text = "x".repeat(32 * 1024);
     let folder = Folder::new();
     let stores = [(); 6].map(|()| folder.store());
     let is_over = Arc::new(AtomicBool::new(false));
@@ -583,7 +588,7 @@ async fn the_write_ahead_log_begins_anew_also_while_others_write_and_read_withou
         let (log, wal, mut longest) = (log(&stores[writer % 6]), folder.0.join("messages.db-wal"), 0);
         for write in 0..WRITES {
             // The same entries again and again: what grows is the write-ahead log.
-            let text = format!("{write} {text}");
+            let text = another_text(write, 32 * 1024);
             append(&log, &format!("{writer}-{}", write % 8), &text).await.unwrap();
             longest = longest.max(fs::metadata(&wal).unwrap().len());
         }
@@ -594,4 +599,32 @@ async fn the_write_ahead_log_begins_anew_also_while_others_write_and_read_withou
     readers.into_iter().for_each(|reader| reader.join().unwrap());
     let begins_anew = u64::try_from(writer::BEGIN_ANEW_PAGES).unwrap() * 4096;
     assert!(longest < 2 * begins_anew, "{longest} bytes: it does not begin anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_and_stands_still_holds_up_no_write() {
+    let folder = Folder::new();
+    let (stores, reading) = ([(); 6].map(|()| folder.store()), folder.store());
+    let (began, has_begun) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let reader = thread::spawn(move || {
+        reading.readers.read_now(|connection| {
+            let spaces = connection.query_row("SELECT count(*) FROM space", (), |row| row.get::<_, i64>(0));
+            began.send(()).unwrap();
+            // Until the other end is dropped.
+            let _ = goes_on.recv();
+            spaces
+        })
+    });
+    has_begun.recv().unwrap();
+    // More than makes the write-ahead log begin anew, which it cannot now; and each write is answered.
+    let writers = stores.iter().enumerate().map(async |(writer, store)| {
+        for number in 0..12 {
+            let text = another_text(number, 1024 * 1024);
+            append(&log(store), &writer.to_string(), &text).await.unwrap();
+        }
+    });
+    join_all(writers).await;
+    drop(go_on);
+    reader.join().unwrap().unwrap();
 }

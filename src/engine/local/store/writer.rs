@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use tracing::{error, warn};
 
 use super::Shared;
-use super::file::{Database, VERSION, explain, is_lasting};
+use super::file::{BUSY_TIMEOUT, Database, VERSION, explain, is_damage, is_lasting};
 use super::job::Job;
 use super::turn::Turn;
 use super::writing::Writing;
@@ -29,12 +29,18 @@ const CHECKPOINT_PAGES: i64 = 2048;
 /// How many it has when nobody may write until all of them are moved, so that it begins anew: 32 MiB.
 pub(super) const BEGIN_ANEW_PAGES: i64 = 8192;
 
+/// How long those who read then are waited for, and when that is tried again where one of them takes longer.
+const SHORT_READ: Duration = Duration::from_millis(100);
+const LONG_READ_PAUSE: Duration = Duration::from_secs(10);
+
 /// Why the writer left a connection.
 enum End {
     /// The store ends.
     Closed,
     /// The file is to be opened anew.
     Lost,
+    /// It is, and what was committed last may not be on the disk.
+    Unsynced,
 }
 
 /// What the writer does next.
@@ -60,7 +66,7 @@ impl Writer {
 
     /// Until the store ends.
     pub(super) fn run(self, database: Database) {
-        let mut opened = Some(database);
+        let (mut opened, mut is_synced) = (Some(database), true);
         loop {
             let end = match opened.take() {
                 // What a fault left half done is undone with its connection.
@@ -68,19 +74,29 @@ impl Writer {
                     error!("a write met a fault in this program");
                     End::Lost
                 }),
-                None => self.reopen(&mut opened),
+                None => self.reopen(&mut opened, &mut is_synced),
             };
-            if matches!(end, End::Closed) {
-                return;
+            match end {
+                End::Closed => return,
+                End::Lost => {}
+                End::Unsynced => is_synced = false,
             }
         }
     }
 
     /// Tries to open the file anew, when there is something to write and from time to time. What cannot be written is
     /// answered.
-    fn reopen(&self, opened: &mut Option<Database>) -> End {
-        match Database::open(&self.shared.path) {
+    fn reopen(&self, opened: &mut Option<Database>, is_synced: &mut bool) -> End {
+        let open = || {
+            let database = Database::open(&self.shared.path)?;
+            if !*is_synced {
+                self.empty_log(&database)?;
+            }
+            Ok::<_, anyhow::Error>(database)
+        };
+        match open() {
             Ok(database) => {
+                *is_synced = true;
                 *opened = Some(database);
                 return End::Lost;
             }
@@ -98,16 +114,30 @@ impl Writer {
         End::Lost
     }
 
+    /// Moves all that was committed into the database, and empties the write-ahead log. Where a sync of it failed, the system
+    /// may have let go of what it could not write: to append behind such a gap is to lose what is appended, since nothing
+    /// behind a gap is read after a loss of power.
+    fn empty_log(&self, database: &Database) -> anyhow::Result<()> {
+        let turn = self.turn.take(Instant::now() + TRY_EVERY, &self.shared.is_ending)?;
+        let _turn = turn.ok_or_else(|| anyhow!(self.turn.held_by_another()))?;
+        let is_busy = checkpoint(database, "TRUNCATE")
+            .map_err(|error| explain(database.path(), &error))?
+            .is_busy;
+        ensure!(
+            !is_busy,
+            "what was written to {} may not be on the disk, and others still read it",
+            database.path().display()
+        );
+        Ok(())
+    }
+
     /// Writes what comes, until the connection cannot be used any more.
     fn serve(&self, database: &Database) -> End {
         let mut writing = Writing::new(&database.connection);
         let mut checkpoints = Checkpoints::default();
         loop {
-            let pause = if writing.is_to_sweep {
-                Some(Duration::ZERO)
-            } else {
-                self.shared.trouble().map(|_| TRY_EVERY)
-            };
+            let trouble = self.shared.trouble().map(|_| TRY_EVERY);
+            let pause = trouble.or(writing.is_to_sweep.then_some(Duration::ZERO));
             let first = match self.next(pause) {
                 Next::Job(job) => Some(job),
                 Next::Chore => None,
@@ -169,24 +199,22 @@ impl Writer {
         let mut jobs: Vec<Begun> = self.gather(first).into_iter().map(Begun::new).collect();
         let written = transaction(database, writing, &mut jobs, self.shared.trouble().is_some());
         drop(turn);
-        let written = written.and_then(|()| {
-            database.sync().map_err(|cause| Failed {
-                cause,
-                is_lasting: true,
-            })
-        });
-        let (failure, is_lost) = match written {
-            Ok(()) => (None, false),
-            Err(failed) => (Some(Arc::from(format!("{:#}", failed.cause))), failed.is_lasting),
+        let (cause, end) = match written {
+            Ok(()) => match database.sync() {
+                Ok(()) => (None, None),
+                Err(cause) => (Some(cause), Some(End::Unsynced)),
+            },
+            Err(failed) => (Some(failed.cause), failed.is_lasting.then_some(End::Lost)),
         };
+        let failure = cause.map(|cause| Arc::<str>::from(format!("{cause:#}")));
         self.shared.set_trouble(failure.clone());
         for begun in jobs {
             begun.job.answer(failure.clone().or(begun.failure));
         }
-        is_lost.then_some(End::Lost)
+        end
     }
 
-    /// Answers `first`, and those behind it whose time is up.
+    /// Answers `first`. Those behind it are tried, each while it has time.
     fn refuse(&self, first: Option<Box<dyn Job>>, cause: &anyhow::Error) {
         let cause: Arc<str> = format!("{cause:#}").into();
         self.shared.set_trouble(Some(cause.clone()));
@@ -228,7 +256,7 @@ fn transaction(database: &Database, writing: &mut Writing<'_>, jobs: &mut [Begun
         writing.connection().execute_batch("BEGIN IMMEDIATE")?;
         for begun in jobs.iter_mut() {
             if let Err(error) = begun.job.run(writing) {
-                if writing.connection().is_autocommit() {
+                if writing.connection().is_autocommit() || is_damage(&error) {
                     return Err(error);
                 }
                 begun.failure = Some(format!("{:#}", explain(database.path(), &error)).into());
@@ -237,7 +265,7 @@ fn transaction(database: &Database, writing: &mut Writing<'_>, jobs: &mut [Begun
         if writing.is_to_sweep
             && let Err(error) = writing.sweep()
         {
-            if writing.connection().is_autocommit() {
+            if writing.connection().is_autocommit() || is_damage(&error) {
                 return Err(error);
             }
             writing.is_to_sweep = false;
@@ -264,34 +292,59 @@ fn transaction(database: &Database, writing: &mut Writing<'_>, jobs: &mut [Begun
     })
 }
 
+/// What a checkpoint came to.
+struct Checkpoint {
+    /// Whether others were in its way.
+    is_busy: bool,
+    /// How many pages the log has, and how many of them are moved. Negative where another one is under way.
+    all: i64,
+    moved: i64,
+}
+
+fn checkpoint(database: &Database, mode: &str) -> rusqlite::Result<Checkpoint> {
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    database.connection.query_row(&sql, (), |row| {
+        Ok(Checkpoint {
+            is_busy: row.get(0)?,
+            all: row.get(1)?,
+            moved: row.get(2)?,
+        })
+    })
+}
+
+/// Lets the log begin anew. It waits also for those who read from it, since with one of them there at any time it never
+/// would; but not for long, since nobody writes meanwhile, and who reads may be stopped.
+fn begin_anew(database: &Database) -> rusqlite::Result<Checkpoint> {
+    database.connection.busy_timeout(SHORT_READ)?;
+    let outcome = checkpoint(database, "RESTART");
+    database.connection.busy_timeout(BUSY_TIMEOUT)?;
+    outcome
+}
+
 /// Moves what was committed from the write-ahead log into the database.
 #[derive(Default)]
 struct Checkpoints {
     /// Whether the last one failed, which was told.
     has_failed: bool,
+    /// When the log may be made to begin anew again: somebody reads from it for long.
+    not_before: Option<Instant>,
 }
 
 impl Checkpoints {
     /// Moves it where there is much. Others write meanwhile, and only where they do so without pause are they held up for a
     /// moment, so that the log can begin anew.
     fn make(&mut self, database: &Database, turn: &Turn, shared: &Shared) {
-        let checkpoint = |mode: &str| {
-            let sql = format!("PRAGMA wal_checkpoint({mode})");
-            database
-                .connection
-                .query_row(&sql, (), |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
-        };
-        let make = || {
-            let (all, moved) = checkpoint("NOOP")?;
-            if all - moved < CHECKPOINT_PAGES {
+        let mut make = || {
+            let log = checkpoint(database, "NOOP")?;
+            if log.all - log.moved < CHECKPOINT_PAGES {
                 return Ok(());
             }
-            let (all, _) = checkpoint("PASSIVE")?;
-            if all > BEGIN_ANEW_PAGES {
+            let log = checkpoint(database, "PASSIVE")?;
+            let is_over = self.not_before.is_none_or(|time| time <= Instant::now());
+            if log.all > BEGIN_ANEW_PAGES && is_over {
                 let turn = turn.take(Instant::now() + TRY_EVERY, &shared.is_ending);
                 if let Ok(Some(_turn)) = turn {
-                    // Waits also for those who read from the log: with one of them there at any time, it never began anew.
-                    checkpoint("RESTART")?;
+                    self.not_before = begin_anew(database)?.is_busy.then(|| Instant::now() + LONG_READ_PAUSE);
                 }
             }
             Ok(())
