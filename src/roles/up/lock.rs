@@ -3,13 +3,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use tokio::time::{Instant, sleep};
 
 /// Name of the file that is locked. It stays; its lock ends with the process, however that ends.
 const FILE: &str = "up.lock";
+
+/// How long a lock that is held is waited for, and the time between two tries.
+const PATIENCE: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Longest pid that is read.
 const MOST_DIGITS: u64 = 20;
@@ -21,11 +27,11 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the folder. Does not wait for it.
+    /// Takes the folder. Waits for it no longer than a process takes to end that was killed.
     ///
     /// # Errors
     /// Where another process has it, which is named, or the file cannot be used.
-    pub(super) fn take(folder: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn take(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(FILE);
         let unusable = || format!("{} cannot be used", path.display());
         let mut options = OpenOptions::new();
@@ -37,10 +43,14 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .with_context(unusable)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(refused(folder, &mut file)),
-            Err(cause) => return Err(cause).with_context(unusable),
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if Instant::now() < end => sleep(INTERVAL).await,
+                Err(Errno::WOULDBLOCK) => return Err(refused(folder, &mut file)),
+                Err(cause) => return Err(cause).with_context(unusable),
+            }
         }
         // For whoever comes later, and only to be shown: where it cannot be written, the lock holds all the same.
         let _ = file
@@ -66,12 +76,26 @@ fn refused(folder: &Path, file: &mut File) -> anyhow::Error {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_folder_is_taken_once_and_whoever_comes_later_is_told_by_whom() {
+    #[tokio::test]
+    async fn a_folder_whose_holder_is_about_to_end_is_taken() {
         let folder = std::env::temp_dir().join(format!("svc-lock-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir(&folder).unwrap();
-        let first = Lock::take(&folder).unwrap();
-        let error = format!("{:#}", Lock::take(&folder).unwrap_err());
+        let first = Lock::take(&folder).await.unwrap();
+        let ending = async {
+            sleep(INTERVAL * 3).await;
+            drop(first);
+        };
+        let (next, ()) = tokio::join!(Lock::take(&folder), ending);
+        next.unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_taken_once_and_whoever_comes_later_is_told_by_whom() {
+        let folder = std::env::temp_dir().join(format!("svc-lock-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&folder).unwrap();
+        let first = Lock::take(&folder).await.unwrap();
+        let error = format!("{:#}", Lock::take(&folder).await.unwrap_err());
         let said = format!(
             "another `svc up` (pid {}) runs on {}",
             std::process::id(),
@@ -80,7 +104,7 @@ mod tests {
         assert!(error.starts_with(&said), "{error}");
         assert!(error.contains("--local"), "{error}");
         drop(first);
-        Lock::take(&folder).unwrap();
+        Lock::take(&folder).await.unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

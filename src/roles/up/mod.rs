@@ -55,7 +55,7 @@ pub async fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
     let mut asks = Asks::listen(options.life.with_parent)?;
     let plan = Plan::of(&options.sizes, &options.ports)?;
     let engines = options.engines()?;
-    let (engines, lock) = take_folder(engines)?;
+    let (engines, lock) = take_folder(engines).await?;
     let output = Output::start(plan.names());
     let launch = Launch::new(&options, engines, log, output.is_coloured())?;
     let mut fleet = Fleet::new(launch, options.restart, output.clone());
@@ -102,7 +102,7 @@ async fn live(options: &UpOptions, mut plan: Plan, fleet: &mut Fleet, output: &O
 
 /// Takes the folder of embedded engines, which is made where it is missing. Its name is absolute then: it is told to people
 /// who are somewhere else.
-fn take_folder(engines: UpEngines) -> anyhow::Result<(UpEngines, Option<Lock>)> {
+async fn take_folder(engines: UpEngines) -> anyhow::Result<(UpEngines, Option<Lock>)> {
     let UpEngines::Folder(folder) = engines else {
         return Ok((engines, None));
     };
@@ -114,7 +114,7 @@ fn take_folder(engines: UpEngines) -> anyhow::Result<(UpEngines, Option<Lock>)> 
     let folder = made
         .map_err(|cause| anyhow!(advice).context(cause))
         .with_context(|| unusable("made", &folder))?;
-    let lock = Lock::take(&folder)?;
+    let lock = Lock::take(&folder).await?;
     Ok((UpEngines::Folder(folder), Some(lock)))
 }
 
