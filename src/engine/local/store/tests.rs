@@ -598,7 +598,8 @@ async fn the_write_ahead_log_begins_anew_also_while_others_write_and_read_withou
     is_over.store(true, Ordering::Relaxed);
     readers.into_iter().for_each(|reader| reader.join().unwrap());
     let begins_anew = u64::try_from(writer::BEGIN_ANEW_PAGES).unwrap() * 4096;
-    assert!(longest < 2 * begins_anew, "{longest} bytes: it does not begin anew");
+    // Some more comes while a slow disk takes what is moved; without a new beginning it would be all of it, 128 MiB and more.
+    assert!(longest < 3 * begins_anew, "{longest} bytes: it does not begin anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]
