@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::support::engines::Engines;
-use crate::support::fleet::{Fleet, Load, ask, clients, end, eventually};
+use crate::support::fleet::{Fleet, LOADED, Load, ask, clients, end, eventually, eventually_within};
 use crate::support::process::Svc;
 use crate::support::python;
 
@@ -142,7 +142,8 @@ async fn what_cannot_be_read_is_set_aside_with_its_reason_and_counted_once_while
     })
     .await;
     let mut mailbox = Value::Null;
-    eventually("nothing waits any more", async || {
+    // A look at megabytes may take a busy cluster longer than it is waited for, and is made again.
+    eventually_within(LOADED, "nothing waits any more", async || {
         mailbox = self::mailbox(&fleet).await;
         mailbox["waiting"] == 0
     })

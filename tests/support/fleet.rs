@@ -169,10 +169,15 @@ fn start_populating(agent: &str, name: &str, [logging, mq]: &[String; 2]) -> Svc
 }
 
 /// Waits until `condition` holds, for as long as [`SOON`].
-pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + SOON;
+pub(crate) async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
+    eventually_within(SOON, what, condition).await;
+}
+
+/// The same for as long as `limit`.
+pub(crate) async fn eventually_within(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + limit;
     while !condition().await {
-        assert!(Instant::now() < end, "not within {SOON:?}: {what}");
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
