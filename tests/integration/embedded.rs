@@ -13,11 +13,9 @@ use tokio::task::{JoinSet, block_in_place};
 use tokio::time::sleep;
 
 use crate::support::agent::Folder;
-use crate::support::fleet::{LOADED, SOON, ask_at, eventually, request};
+use crate::support::fleet::{LOADED, SOON, ask_at, eventually, lists_at, request};
 use crate::support::process::Svc;
-use crate::support::up::Up;
-
-const FREE_PORTS: [&str; 6] = ["--facade-port", "0", "--logging-port", "0", "--messages-port", "0"];
+use crate::support::up::{FREE_PORTS, Up};
 
 /// Rounds of load, each ended by killing everything.
 const ROUNDS: usize = 10;
@@ -58,17 +56,10 @@ async fn post_until_the_end(facade: SocketAddr, name: String, acknowledged: Ackn
     Ok(())
 }
 
-/// Both lists of this facade.
-async fn lists(facade: SocketAddr) -> [Vec<String>; 2] {
-    let answer = ask_at(facade, "GET", "/messages", "", "").await;
-    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-    serde_json::from_slice(&answer.body).unwrap()
-}
-
 /// Waits until both lists have all of these texts, none of them twice.
 async fn wait_all(facade: SocketAddr, texts: &BTreeSet<String>) {
     eventually("both lists hold all that was acknowledged", async || {
-        let lists = lists(facade).await;
+        let lists = lists_at(facade).await;
         let found = lists
             .each_ref()
             .map(|list| list.iter().cloned().collect::<BTreeSet<_>>());
@@ -197,7 +188,7 @@ async fn while_the_disk_is_full_a_post_is_503_with_the_reason_and_nothing_acknow
     assert!(refused.header("retry-after").is_some());
     let said = refused.json()["error"]["message"].to_string();
     assert!(said.contains("the disk is full"), "{said}");
-    let [logs, _] = lists(facade).await;
+    let [logs, _] = lists_at(facade).await;
     assert!(
         acknowledged.is_subset(&logs.into_iter().collect()),
         "also while it is full"

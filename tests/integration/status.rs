@@ -11,22 +11,38 @@ use crate::support::agent::{Agent, Ports};
 use crate::support::command::{Ended, run, svc};
 use crate::support::fake::Fake;
 use crate::support::fleet::{Fleet, SOON, eventually};
+use crate::support::place::Kind;
 use crate::support::process::Svc;
 use crate::support::wait;
 
+on_both_engines! {
+    all_instances_are_shown_with_how_they_are_and_since_when,
+}
+
+/// The options that lead to a registry.
+type Options<'a> = [&'a str; 2];
+
 fn status(consul: &str, arguments: &[&str]) -> Ended {
-    run(&mut svc(&[&["status", "--consul", consul], arguments].concat()))
+    status_at(["--consul", consul], arguments)
+}
+
+fn status_at(options: Options<'_>, arguments: &[&str]) -> Ended {
+    run(&mut svc(&[&["status"], &options[..], arguments].concat()))
 }
 
 /// What it prints where all is well.
-fn shown(agent: &Agent, arguments: &[&str]) -> String {
-    let Ended { code, out, err } = status(&agent.address, arguments);
+fn shown(options: Options<'_>, arguments: &[&str]) -> String {
+    let Ended { code, out, err } = status_at(options, arguments);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     out
 }
 
-fn json(agent: &Agent) -> Vec<Value> {
-    serde_json::from_str(&shown(agent, &["--json"])).unwrap()
+fn json(options: Options<'_>) -> Vec<Value> {
+    serde_json::from_str(&shown(options, &["--json"])).unwrap()
+}
+
+fn at(agent: &Agent) -> Options<'_> {
+    ["--consul", &agent.address]
 }
 
 fn id(service: &str, svc: &Svc) -> String {
@@ -34,8 +50,8 @@ fn id(service: &str, svc: &Svc) -> String {
 }
 
 /// The entry of this id.
-fn entry(agent: &Agent, id: &str) -> Option<Value> {
-    json(agent).into_iter().find(|entry| entry["instance"] == id)
+fn entry(options: Options<'_>, id: &str) -> Option<Value> {
+    json(options).into_iter().find(|entry| entry["instance"] == id)
 }
 
 /// The row of this id, its cells as they stand below the head's.
@@ -53,11 +69,10 @@ fn row(table: &str, id: &str) -> [String; 6] {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn all_instances_are_shown_with_how_they_are_and_since_when() {
+async fn all_instances_are_shown_with_how_they_are_and_since_when(kind: Kind) {
     let before = SystemTime::now() - Duration::from_secs(1);
-    let fleet = Fleet::start(1, 2, 1).await;
-    let (agent, version) = (fleet.agent(), env!("CARGO_PKG_VERSION"));
+    let fleet = Fleet::start_at(kind, 1, 2, 1).await;
+    let (options, version) = (fleet.place().options(), env!("CARGO_PKG_VERSION"));
     let mut expected: Vec<[String; 2]> = Vec::new();
     for (service, instances) in [
         ("facade-service", &fleet.facades),
@@ -69,8 +84,8 @@ async fn all_instances_are_shown_with_how_they_are_and_since_when() {
         expected.extend(ids.into_iter().map(|id| [service.to_owned(), id]));
     }
     block_in_place(|| {
-        let entries = json(agent);
-        let table = shown(agent, &[]);
+        let entries = json(options);
+        let table = shown(options, &[]);
         assert_eq!(
             table.lines().count(),
             1 + expected.len(),
@@ -108,22 +123,28 @@ async fn all_instances_are_shown_with_how_they_are_and_since_when() {
     let killed = id("logging-service", &fleet.logging[0]);
     block_in_place(|| fleet.logging[0].kill());
     eventually("who was killed is critical", async || {
-        block_in_place(|| entry(agent, &killed)).is_some_and(|entry| entry["health"] == "critical")
+        block_in_place(|| entry(options, &killed)).is_some_and(|entry| entry["health"] == "critical")
     })
     .await;
     block_in_place(|| {
-        let entry = entry(agent, &killed).unwrap();
+        let entry = entry(options, &killed).unwrap();
         let reason = entry["reason"].as_str().unwrap();
-        assert!(
-            reason.contains("connection refused") && entry["since"].is_string(),
-            "{entry}"
-        );
-        let table = shown(agent, &[]);
+        let expected = match kind {
+            Kind::Servers => "connection refused",
+            Kind::Folder => "its process has ended",
+        };
+        assert!(reason.contains(expected) && entry["since"].is_string(), "{entry}");
+        let table = shown(options, &[]);
         assert_eq!(row(&table, &killed)[3], "critical");
-        assert!(
-            table.ends_with(&format!("\n\n{killed} is critical: {reason}\n")),
-            "{table}"
-        );
+        let said = format!("\n\n{killed} is critical: {reason}\n");
+        match kind {
+            Kind::Servers => assert!(table.ends_with(&said), "{table}"),
+            // The time since its last heartbeat grows.
+            Kind::Folder => {
+                let (said, _) = said.split_once(" for ").unwrap();
+                assert!(table.contains(said), "{table}");
+            }
+        }
         assert_eq!(row(&table, &id("logging-service", &fleet.logging[1]))[3], "passing");
     });
 }
@@ -132,13 +153,14 @@ async fn all_instances_are_shown_with_how_they_are_and_since_when() {
 async fn who_is_registered_again_keeps_its_start() {
     let fleet = Fleet::start(0, 1, 0).await;
     let (agent, id) = (fleet.agent(), id("logging-service", &fleet.logging[0]));
-    let first = block_in_place(|| entry(agent, &id)).unwrap();
+    let options = fleet.place().options();
+    let first = block_in_place(|| entry(options, &id)).unwrap();
     // The start has whole seconds: what is registered later would have another one.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     block_in_place(|| agent.send(&format!("agent/service/deregister/{id}"), &Value::Null));
     fleet.logging[0].wait_for_line("registering it again", SOON);
     eventually("it is back, with its own start", async || {
-        block_in_place(|| entry(agent, &id)).is_some_and(|again| again == first)
+        block_in_place(|| entry(options, &id)).is_some_and(|again| again == first)
     })
     .await;
 }
@@ -154,10 +176,10 @@ fn of_those_of_another_origin_is_shown_what_is_known() {
     register(json!({ "ID": "no port", "Name": "messages-service", "Meta": { "since": "last week" } }));
     register(json!({ "ID": "else", "Name": "another-service", "Port": 1 }));
     agent.send("agent/check/warn/service:python%202?note=getting%20slow", &Value::Null);
-    let warns = || entry(&agent, "python 2").is_some_and(|entry| entry["health"] == "warning");
-    assert!(wait::until_true(SOON, warns), "{}", shown(&agent, &[]));
+    let warns = || entry(at(&agent), "python 2").is_some_and(|entry| entry["health"] == "warning");
+    assert!(wait::until_true(SOON, warns), "{}", shown(at(&agent), &[]));
 
-    let table = shown(&agent, &[]);
+    let table = shown(at(&agent), &[]);
     assert_eq!(
         row(&table, "python 1"),
         ["logging-service", "python 1", "10.0.0.1:9000", "passing", "-", "-"]
@@ -178,16 +200,16 @@ fn of_those_of_another_origin_is_shown_what_is_known() {
         "service": "messages-service", "instance": "no port", "address": null, "health": "passing", "reason": null,
         "since": null, "version": null,
     });
-    assert_eq!(entry(&agent, "no port"), Some(expected));
+    assert_eq!(entry(at(&agent), "no port"), Some(expected));
 }
 
 #[test]
 fn an_empty_registry_is_no_failure_and_says_what_to_do() {
     let agent = Agent::start();
-    let said = shown(&agent, &[]);
+    let said = shown(at(&agent), &[]);
     let place = format!("Nobody is registered in Consul at http://{}", agent.address);
     assert!(said.starts_with(&place) && said.contains("svc logging"), "{said}");
-    assert_eq!(shown(&agent, &["--json"]), "[]\n");
+    assert_eq!(shown(at(&agent), &["--json"]), "[]\n");
 }
 
 #[test]

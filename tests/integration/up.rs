@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,9 +13,9 @@ use uuid::Uuid;
 use crate::support::agent::Agent;
 use crate::support::command::{Ended, run, svc};
 use crate::support::engines::Engines;
-use crate::support::fleet::{Fleet, SOON, ask_at, eventually, members};
+use crate::support::fleet::{Fleet, SOON, ask_at, eventually, lists_at, members};
 use crate::support::process::Svc;
-use crate::support::up::{Instance, Up, is_gone, is_stopped, parent};
+use crate::support::up::{FREE_PORTS, Instance, Up, is_gone, is_stopped, parent};
 use crate::support::wait;
 
 /// Longer than a stop takes that has to kill.
@@ -24,7 +24,6 @@ const LONG_STOP: Duration = Duration::from_secs(40);
 /// What a pipe holds, in bytes.
 const PIPE: usize = 64 * 1024;
 
-const FREE_PORTS: [&str; 6] = ["--facade-port", "0", "--logging-port", "0", "--messages-port", "0"];
 const ONE_OF_EACH: [&str; 6] = ["--facades", "1", "--logging", "1", "--messages", "1"];
 
 /// Nobody listens there, and nobody is waited for.
@@ -97,18 +96,10 @@ async fn post(facade: SocketAddr, text: &str) {
     assert_eq!(answer.status, 201, "{text}: {}", String::from_utf8_lossy(&answer.body));
 }
 
-async fn lists(facade: SocketAddr) -> [Vec<String>; 2] {
-    let answer = ask_at(facade, "GET", "/messages", "", "").await;
-    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-    let mut lists: [Vec<String>; 2] = serde_json::from_slice(&answer.body).unwrap();
-    lists.iter_mut().for_each(|list| list.sort());
-    lists
-}
-
 /// Waits until both lists of this facade hold exactly these texts.
 async fn wait_lists(facade: SocketAddr, texts: &[&str]) {
     eventually("both lists hold what was posted", async || {
-        lists(facade).await.iter().all(|list| list == texts)
+        lists_at(facade).await.iter().all(|list| list == texts)
     })
     .await;
 }
@@ -427,9 +418,8 @@ async fn a_second_signal_kills_all_instances_at_once() {
     });
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_stands_still_stops_nothing() {
-    let ground = on_servers().await;
+/// A system whose standard error nobody reads, though it has much to say, and its facade.
+async fn unread(ground: &Ground) -> (Child, SocketAddr) {
     let arguments = ground.with(&[&FREE_PORTS, &ONE_OF_EACH, &["--log", "trace", "--with-parent"]]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_svc"));
     command.arg("up").args(arguments).env_clear();
@@ -444,10 +434,22 @@ async fn a_reader_that_stands_still_stops_nothing() {
     for number in 0..500 {
         post(facade, &format!("text-{number}")).await;
     }
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    (child, facade)
+}
+
+/// How it ended, where it does so in time.
+fn end_of(child: &mut Child) -> Option<i32> {
     let status = block_in_place(|| wait::until(SOON, || child.try_wait().unwrap()));
     drop(child.stdin.take());
-    assert_eq!(status.and_then(|status| status.code()), Some(0));
+    status.and_then(|status| status.code())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stands_still_stops_nothing() {
+    let ground = on_servers().await;
+    let (mut child, _) = unread(&ground).await;
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(end_of(&mut child), Some(0));
     let mut unread = Vec::new();
     child.stderr.take().unwrap().read_to_end(&mut unread).unwrap();
     assert!(
@@ -455,6 +457,20 @@ async fn a_reader_that_stands_still_stops_nothing() {
         "there was room for all of it: {} bytes",
         unread.len()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_also_where_nobody_reads_what_it_says() {
+    let ground = Ground::folder();
+    let (mut child, facade) = unread(&ground).await;
+    // A clean stop takes a second at least, in which the facade still answers.
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    eventually("it has begun to stop", async || {
+        ask_at(facade, "GET", "/health", "", "").await.status == 503
+    })
+    .await;
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(end_of(&mut child), Some(130));
 }
 
 #[test]

@@ -114,11 +114,7 @@ impl Fleet {
 
     /// Both lists, sorted.
     pub(crate) async fn lists(&self) -> [Vec<String>; 2] {
-        let answer = ask(&self.facades[0], "GET", "/messages", "", "").await;
-        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-        let mut lists: [Vec<String>; 2] = serde_json::from_slice(&answer.body).unwrap();
-        lists.iter_mut().for_each(|list| list.sort());
-        lists
+        lists_at(self.facades[0].address()).await
     }
 
     /// Waits until both lists hold exactly these texts.
@@ -145,6 +141,15 @@ pub(crate) fn shared_members(kind: Kind) -> [String; 2] {
         Kind::Servers => members(Engines::shared()),
         Kind::Folder => Default::default(),
     }
+}
+
+/// Both lists of the facade there, sorted.
+pub(crate) async fn lists_at(facade: SocketAddr) -> [Vec<String>; 2] {
+    let answer = ask_at(facade, "GET", "/messages", "", "").await;
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let mut lists: [Vec<String>; 2] = serde_json::from_slice(&answer.body).unwrap();
+    lists.iter_mut().for_each(|list| list.sort());
+    lists
 }
 
 /// The members of both clusters, as the settings name them: of `logging`, and of `mq`.

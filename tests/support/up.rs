@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::process::Svc;
 use super::wait;
 
+/// Ports that the system chooses.
+pub(crate) const FREE_PORTS: [&str; 6] = ["--facade-port", "0", "--logging-port", "0", "--messages-port", "0"];
+
 /// The last line of what stands on standard output once all are healthy.
 const LAST_LINE: &str = "Ctrl-C here stops all of it.";
 

@@ -3,24 +3,21 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use futures_util::future::{BoxFuture, FutureExt, ready};
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::BoxStream;
 use rusqlite::Connection;
 
+use super::part::Part;
 use super::store::{Kind, Space, Store, Writing, find};
-use crate::engine::{Appended, Engine, IfPresent, LogStore, Page, Result, Unavailable};
+use crate::engine::{Appended, IfPresent, LogStore, Page, Result};
 use crate::message::Message;
 
 /// Bounds of one page.
 const PAGE_ENTRIES: usize = 1000;
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// The log as rows identifier → text.
-#[derive(Debug)]
-pub(in crate::engine) struct LocalLog {
-    store: Arc<Store>,
-    space: Space,
-}
+/// The log as rows identifier → text. Nothing of it is remembered.
+pub(in crate::engine) type LocalLog = Part<()>;
 
 impl LocalLog {
     /// The log that the names of a cluster and of a map lead to.
@@ -28,52 +25,14 @@ impl LocalLog {
         Self {
             store,
             space: Space::new(Kind::Log, cluster_name, map_name),
+            memory: (),
         }
     }
 
     /// The page behind the identifier `after`, or the first one, and the last identifier on it where more may follow.
     async fn page(&self, after: Option<Vec<u8>>) -> Result<(Page, Option<Vec<u8>>)> {
         let space = self.space.clone();
-        let page = self.store.read(move |connection| page(connection, &space, after)).await;
-        page.map_err(|cause| self.unavailable(cause))
-    }
-
-    fn unavailable(&self, cause: anyhow::Error) -> Unavailable {
-        Unavailable {
-            engine: self.describe(),
-            cause,
-        }
-    }
-}
-
-impl Engine for LocalLog {
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-
-    fn object_name(&self) -> &str {
-        self.space.name()
-    }
-
-    fn identity(&self) -> Option<String> {
-        Some(self.store.identity(&self.space))
-    }
-
-    fn advice(&self) -> String {
-        self.store.advice()
-    }
-
-    fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        ready(self.check()).boxed()
-    }
-
-    fn check(&self) -> Result<()> {
-        self.store.check().map_err(|cause| self.unavailable(cause))
-    }
-
-    fn check_readable(&self) -> Result<()> {
-        // What fails are writes: a read tells by itself where it fails, too.
-        Ok(())
+        self.outcome(self.store.read(move |connection| page(connection, &space, after)).await)
     }
 }
 
@@ -115,8 +74,7 @@ impl LogStore for LocalLog {
     fn clear(&self) -> BoxFuture<'_, Result<()>> {
         let clear = async {
             let space = self.space.clone();
-            let cleared = self.store.write(0, move |writing| writing.clear(&space)).await;
-            cleared.map_err(|cause| self.unavailable(cause))
+            self.outcome(self.store.write(0, move |writing| writing.clear(&space)).await)
         };
         clear.boxed()
     }

@@ -5,19 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt, ready};
+use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt, pending};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 use tracing::warn;
 
+use super::part::Part;
 use super::store::{Kind, Mark, Space, Store, Writing, find};
 use super::watch::Lookout;
 use crate::engine::batch_json::{self, read_delivered};
-use crate::engine::{
-    Batch, DeliveredMessage, DeliveredPage, Engine, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered, Result,
-    Unavailable,
-};
+use crate::engine::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered, Result};
 
 /// Batches that may wait. With more, a mailbox is full.
 const MOST_WAITING: i64 = 10_000;
@@ -36,12 +34,20 @@ const NEWS_EVERY: Duration = Duration::from_millis(100);
 const EMPTY_FOR: Duration = Duration::from_secs(1);
 
 /// The mailbox as rows: what waits, what was delivered, by batch, and what was set aside, by a hash of its bytes.
-#[derive(Debug)]
-pub(in crate::engine) struct LocalMailbox {
-    store: Arc<Store>,
-    space: Space,
-    /// When nothing waited, and after which write.
-    found_empty: Mutex<Option<(Instant, Mark)>>,
+pub(in crate::engine) type LocalMailbox = Part<FoundEmpty>;
+
+/// When nothing waited, and after which write.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct FoundEmpty(Mutex<Option<(Instant, Mark)>>);
+
+impl FoundEmpty {
+    fn get(&self) -> Option<(Instant, Mark)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, found: Option<(Instant, Mark)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
 }
 
 impl LocalMailbox {
@@ -50,7 +56,7 @@ impl LocalMailbox {
         Self {
             store,
             space: Space::new(Kind::Mailbox, cluster_name, queue_name),
-            found_empty: Mutex::new(None),
+            memory: FoundEmpty::default(),
         }
     }
 
@@ -81,13 +87,14 @@ impl LocalMailbox {
         let space = self.space.clone();
         let looked = self.store.read(move |connection| look(connection, &space)).await?;
         let found_empty = mark.filter(|_| looked.items.is_empty()).map(|mark| (asked_at, mark));
-        *self.found_empty.lock().unwrap_or_else(PoisonError::into_inner) = found_empty;
+        self.memory.set(found_empty);
         Ok(looked)
     }
 
     fn is_still_empty(&self, mark: Option<Mark>) -> bool {
-        let found_empty = *self.found_empty.lock().unwrap_or_else(PoisonError::into_inner);
-        found_empty.is_some_and(|(at, then)| mark == Some(then) && at.elapsed() < EMPTY_FOR)
+        self.memory
+            .get()
+            .is_some_and(|(at, then)| mark == Some(then) && at.elapsed() < EMPTY_FOR)
     }
 
     async fn deliver(&self, batch: &Batch, by: &str) -> anyhow::Result<()> {
@@ -140,44 +147,6 @@ impl LocalMailbox {
     async fn page(&self, after: Option<Vec<u8>>) -> Result<(DeliveredPage, Option<Vec<u8>>)> {
         let space = self.space.clone();
         self.outcome(self.store.read(move |connection| page(connection, &space, after)).await)
-    }
-
-    fn outcome<T>(&self, outcome: anyhow::Result<T>) -> Result<T> {
-        outcome.map_err(|cause| Unavailable {
-            engine: self.describe(),
-            cause,
-        })
-    }
-}
-
-impl Engine for LocalMailbox {
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-
-    fn object_name(&self) -> &str {
-        self.space.name()
-    }
-
-    fn identity(&self) -> Option<String> {
-        Some(self.store.identity(&self.space))
-    }
-
-    fn advice(&self) -> String {
-        self.store.advice()
-    }
-
-    fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        ready(self.check()).boxed()
-    }
-
-    fn check(&self) -> Result<()> {
-        self.outcome(self.store.check())
-    }
-
-    fn check_readable(&self) -> Result<()> {
-        // What fails are writes: a read tells by itself where it fails, too.
-        Ok(())
     }
 }
 
@@ -593,7 +562,7 @@ mod tests {
         for id in 0..20 {
             // Found empty, and remembered.
             let end = Instant::now() + Duration::from_secs(10);
-            while one.found_empty.lock().unwrap().is_none() {
+            while one.memory.get().is_none() {
                 assert_eq!(waiting(&one).await, []);
                 assert!(Instant::now() < end);
                 sleep(Duration::from_millis(5)).await;

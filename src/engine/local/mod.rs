@@ -12,6 +12,7 @@ mod files;
 mod instance_file;
 mod log;
 mod mailbox;
+mod part;
 mod registry;
 mod settings;
 mod store;

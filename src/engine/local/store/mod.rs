@@ -67,6 +67,9 @@ struct Shared {
     is_ending: AtomicBool,
     /// Why the last write failed, where the next one may, too.
     trouble: Mutex<Option<Arc<str>>>,
+    /// Whether the next sync is to fail, which no test can bring about otherwise.
+    #[cfg(test)]
+    fails_to_sync: AtomicBool,
 }
 
 impl Shared {
@@ -111,6 +114,8 @@ impl Store {
             wal: with_suffix(&path, "-wal"),
             is_ending: AtomicBool::new(false),
             trouble: Mutex::default(),
+            #[cfg(test)]
+            fails_to_sync: AtomicBool::new(false),
         });
         let (jobs, waiting) = sync_channel(MOST_JOBS);
         let writer = Writer::new(shared.clone(), turn, waiting);

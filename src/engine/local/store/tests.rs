@@ -4,6 +4,7 @@ use std::sync::mpsc;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use rusqlite::ffi;
 use rustix::fs::{FlockOperation, flock};
 
 use super::*;
@@ -293,6 +294,47 @@ async fn of_those_that_are_written_together_one_that_fails_fails_alone() {
     assert_eq!(conflict, [Appended::Conflict, Appended::Stored]);
     assert_eq!(texts(&log).await, ["a", "b", "d"]);
     store.check().unwrap();
+}
+
+#[tokio::test]
+async fn one_that_meets_damage_ends_all_that_is_written_with_it() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let held = locked(&folder, "messages.lock");
+    let log = log(&store);
+    let damage = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None);
+    let good = async { append(&log, "1", "a").await };
+    let bad = store.write(0, |_| Err::<(), _>(damage));
+    let release = async {
+        tokio::task::yield_now().await;
+        drop(held);
+    };
+    let (good, bad, ()) = tokio::join!(good, bad, release);
+    for error in [good.unwrap_err(), bad.unwrap_err().to_string()] {
+        assert!(error.contains("is damaged"), "{error}");
+    }
+    assert_eq!(texts(&log).await, Vec::<String>::new());
+    // It was no damage of the file.
+    eventually("it goes on", async || append(&log, "2", "b").await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn after_a_sync_that_failed_nothing_is_answered_before_the_write_ahead_log_was_emptied() {
+    let folder = Folder::new();
+    let store = folder.store();
+    let log = log(&store);
+    // The last one to leave a file would empty its log in any case.
+    let other = folder.store();
+    let wal = || fs::metadata(folder.0.join("messages.db-wal")).unwrap().len();
+    append(&log, "1", &"x".repeat(1024 * 1024)).await.unwrap();
+    assert!(wal() > 1024 * 1024);
+    store.shared.fails_to_sync.store(true, Ordering::Relaxed);
+    let error = append(&log, "2", "b").await.unwrap_err();
+    assert!(error.contains("a sync that fails"), "{error}");
+    eventually("it goes on", async || append(&log, "3", "c").await.is_ok()).await;
+    assert!(wal() < 512 * 1024, "{} bytes: it was written on behind the gap", wal());
+    assert_eq!(texts(&log).await.len(), 3);
+    drop(other);
 }
 
 #[tokio::test]

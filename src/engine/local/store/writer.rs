@@ -200,7 +200,7 @@ impl Writer {
         let written = transaction(database, writing, &mut jobs, self.shared.trouble().is_some());
         drop(turn);
         let (cause, end) = match written {
-            Ok(()) => match database.sync() {
+            Ok(()) => match self.sync(database) {
                 Ok(()) => (None, None),
                 Err(cause) => (Some(cause), Some(End::Unsynced)),
             },
@@ -212,6 +212,16 @@ impl Writer {
             begun.job.answer(failure.clone().or(begun.failure));
         }
         end
+    }
+
+    /// Waits until what was committed is on the disk.
+    fn sync(&self, database: &Database) -> anyhow::Result<()> {
+        #[cfg(test)]
+        ensure!(
+            !self.shared.fails_to_sync.swap(false, Ordering::Relaxed),
+            "a sync that fails, for a test"
+        );
+        database.sync()
     }
 
     /// Answers `first`. Those behind it are tried, each while it has time.
