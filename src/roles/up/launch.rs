@@ -14,6 +14,10 @@ use crate::cli::{UpEngines, UpOptions, variables};
 use crate::config::READY_KEY;
 use crate::telemetry;
 
+/// How many arenas glibc's allocator has; other allocators do not know it. By default each thread gets one of its own and
+/// keeps what it held under load, which adds up in many processes on one machine.
+const ARENAS: &str = "MALLOC_ARENA_MAX";
+
 /// What all commands share.
 pub(super) struct Launch {
     program: PathBuf,
@@ -123,6 +127,9 @@ impl Launch {
         if self.is_coloured {
             command.env(telemetry::FORCE_COLOUR, "1");
         }
+        if std::env::var_os(ARENAS).is_none() {
+            command.env(ARENAS, "1");
+        }
         command
             // Its end tells the child that we are gone.
             .stdin(Stdio::piped())
@@ -226,6 +233,17 @@ pub(super) mod tests {
             "{removed:?}"
         );
         assert!(!is_removed("CONSUL_HTTP_TOKEN") && !is_removed("PATH"), "{removed:?}");
+    }
+
+    #[test]
+    fn children_share_one_arena_among_their_threads() {
+        let command = launch("127.0.0.1").instance(&instance());
+        let given = command.as_std().get_envs().find(|(name, _)| *name == ARENAS);
+        // What the environment says stands.
+        let expected = std::env::var_os(ARENAS)
+            .is_none()
+            .then_some((OsStr::new(ARENAS), Some(OsStr::new("1"))));
+        assert_eq!(given, expected);
     }
 
     #[test]
