@@ -59,12 +59,13 @@ async fn roles_that_start_before_the_clusters_wait_each_for_its_own_and_then_ser
         engines.mq.members[0].start();
         messages.wait_healthy(SERVES);
         facade.wait_healthy(SERVES);
+        // Consul shows an instance a moment after it has registered.
+        facade.wait_for_line("service=\"messages-service\" instances=\"messages-service@", SOON);
+        facade.wait_for_line("service=\"logging-service\" instances=\"logging-service@", SOON);
         // The instances go on with what they know of Consul, which ends here.
         for service in ["logging-service", "messages-service"] {
             assert_eq!(agent.passing(service).len(), 1);
         }
-        facade.wait_for_line("service=\"messages-service\" instances=\"messages-service@", SOON);
-        facade.wait_for_line("service=\"logging-service\" instances=\"logging-service@", SOON);
         [logging, messages, facade]
     });
     assert_eq!(ask(&facade, "POST", "/message?text=late", "", "").await.status, 201);
