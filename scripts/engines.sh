@@ -8,6 +8,7 @@ set -euo pipefail
 HEAP=${HZ_HEAP:-512m}
 unset "${!HZ_@}" "${!CONSUL_@}"
 
+PROGRAM=engines
 SCRIPTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR
 . "$SCRIPTS/lib/versions.sh"

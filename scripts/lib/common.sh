@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# What every part of scripts/engines.sh uses: messages, small checks, a lock.
+# What scripts share: messages, small checks, a lock. PROGRAM is the name that messages begin with.
 
 # Messages go to standard error: standard output carries results only.
 # Whoever read them may be gone.
-say() { printf 'engines: %s\n' "$*" >&2 || true; }
+say() { printf '%s: %s\n' "$PROGRAM" "$*" >&2 || true; }
 
 die() {
-    printf 'engines: error: %s\n' "$1" >&2
+    printf '%s: error: %s\n' "$PROGRAM" "$1" >&2
     shift
     local line
-    for line in "$@"; do printf 'engines:        %s\n' "$line" >&2; done
+    for line in "$@"; do printf '%s:        %s\n' "$PROGRAM" "$line" >&2; done
     exit 1
 }
 

@@ -173,36 +173,12 @@ consul_config() {
 JSON
 }
 
-# member_config CLUSTER PORT. Names and meaning: the Hazelcast Platform reference, "System
-# Properties", and hazelcast-full-example.yaml in the jar. Why the values:
-# - no.heartbeat 10 s (default 60): a member that hangs is put out within the time the system promises;
-# - merge delays (default 300 and 120 s): it comes back within seconds once it runs again;
-# - before.join 0 (default 5 s): all members are named, nothing has to be discovered;
-# - connection monitor 20 ms (default 100): a member whose process is gone is dropped after three refused
-#   connections, which is all that calls to its partitions wait for;
-# - retry pause 50 ms (default 500): what a member passes on to one that has just died is served soon after;
-# - backup time-out 1 s (default 5), then an error: a write that no backup confirmed is told as such,
-#   where the default lets the client wait and then calls it done;
-# - GRACEFUL (default TERMINATE): a stopped member hands its data over first, at most for 10 s.
+# member_config CLUSTER PORT: what every member has, and where this one is.
 member_config() {
     local cluster=$1 port=$2 name
+    cat "$SCRIPTS/hazelcast.yaml"
     cat <<YAML
-hazelcast:
   cluster-name: $cluster
-  properties:
-    hazelcast.heartbeat.interval.seconds: "1"
-    hazelcast.max.no.heartbeat.seconds: "10"
-    hazelcast.merge.first.run.delay.seconds: "5"
-    hazelcast.merge.next.run.delay.seconds: "5"
-    hazelcast.wait.seconds.before.join: "0"
-    hazelcast.connection.monitor.interval: "20"
-    hazelcast.invocation.retry.pause.millis: "50"
-    hazelcast.operation.backup.timeout.millis: "1000"
-    hazelcast.operation.fail.on.indeterminate.state: "true"
-    hazelcast.shutdownhook.policy: GRACEFUL
-    hazelcast.graceful.shutdown.max.wait: "10"
-    hazelcast.socket.bind.any: "false"
-    hazelcast.phone.home.enabled: "false"
   network:
     port:
       port: $port
@@ -230,12 +206,5 @@ $(for name in $(members "$cluster"); do printf '          - 127.0.0.1:%s\n' "${P
           enabled: false
         HEALTH_CHECK:
           enabled: true
-  map:
-    default:
-      backup-count: 1
-  queue:
-    default:
-      backup-count: 1
-      max-size: 10000
 YAML
 }

@@ -124,6 +124,8 @@ fetch_hazelcast() {
 # shellcheck disable=SC2016 # the signs in the log format are its own
 JAVA_FLAGS=(
     -Dhazelcast.config.schema.validation.enabled=false
+    # Only the interface that is configured: loopback.
+    -Dhazelcast.socket.bind.any=false
     '-Djava.util.logging.SimpleFormatter.format=%1$tF %1$tT.%1$tL %4$s %3$s %5$s%6$s%n'
     # What Hazelcast asks for on Java 9 and later; without, it warns and is slower.
     --add-modules java.se
