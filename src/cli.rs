@@ -1,5 +1,6 @@
 //! The command line: every option with its environment variable, its unit and its default.
 
+mod health;
 mod up;
 mod values;
 
@@ -13,13 +14,24 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use self::health::{Asked, HealthOptions};
 pub use self::up::{PortBases, Sizes, UpEngines, UpOptions, variables};
 pub use self::values::Url;
-use self::values::{parse_advertised, parse_duration, parse_host, parse_key, parse_limit, parse_port, parse_url};
+use self::values::{parse_advertised, parse_duration, parse_host, parse_key, parse_port};
 use crate::config::{self, KEYS, Key};
 use crate::engine::EngineOptions;
 use crate::engine::consul::{self, ConsulOptions, Token};
 use crate::telemetry;
+
+/// Where a role listens that is not told otherwise.
+pub const FACADE_PORT: u16 = 8000;
+/// The same of a logging instance.
+pub const LOGGING_PORT: u16 = 8100;
+/// The same of a messages instance.
+pub const MESSAGES_PORT: u16 = 8180;
+
+/// By which variable a role is told its port.
+const PORT_ENV: &str = "PORT";
 
 /// What `--help` says of the variables that have no option.
 const CONSUL_HELP: &str = "\
@@ -88,19 +100,19 @@ pub enum Role {
     ///
     /// Answers at once, with 503 until the settings and the mailbox are there. Stops cleanly on SIGINT and SIGTERM. Each
     /// step that a message takes is logged at the level debug, by its identifier.
-    #[command(after_help = CONSUL_HELP, mut_arg("port", |port| port.required(false).default_value("8000")))]
+    #[command(after_help = CONSUL_HELP, mut_arg("port", |port| by_default(port, FACADE_PORT)))]
     Facade(InstanceOptions),
 
     /// Run one logging instance: it keeps messages in the log that all instances share
     ///
     /// Answers at once, with 503 until the settings and the log are there. Stops cleanly on SIGINT and SIGTERM.
-    #[command(after_help = CONSUL_HELP, mut_arg("port", |port| port.required(false).default_value("8100")))]
+    #[command(after_help = CONSUL_HELP, mut_arg("port", |port| by_default(port, LOGGING_PORT)))]
     Logging(InstanceOptions),
 
     /// Run one messages instance: it delivers what waits in the mailbox, and shows what was delivered
     ///
     /// Answers at once, with 503 until the settings and the mailbox are there. Stops cleanly on SIGINT and SIGTERM.
-    #[command(after_help = CONSUL_HELP, mut_arg("port", |port| port.required(false).default_value("8180")))]
+    #[command(after_help = CONSUL_HELP, mut_arg("port", |port| by_default(port, MESSAGES_PORT)))]
     Messages(InstanceOptions),
 
     /// Write the shared settings into Consul's KV store, then exit
@@ -118,9 +130,10 @@ pub enum Role {
     #[command(after_help = format!("{STATUS_HELP}\n\n{CONSUL_HELP}"))]
     Status(StatusOptions),
 
-    /// Ask a URL once, and exit 0 where the answer is 200: the health check of a container
+    /// Ask an instance once, and exit 0 where the answer is 200: the health check of a container
     ///
     /// Otherwise it exits 1 and says on one line what answered, or why nobody did.
+    #[command(after_help = health::help())]
     Health(HealthOptions),
 }
 
@@ -177,18 +190,6 @@ pub struct StatusOptions {
     pub json: bool,
 }
 
-/// Options of `svc health`.
-#[derive(Args, Debug)]
-pub struct HealthOptions {
-    /// What to ask.
-    #[arg(help = "What to ask: http://host[:port][/path]; without a path it is /health", value_parser = parse_url)]
-    pub url: Url,
-
-    /// How long the answer may take: a number and ms, s, m or h
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_limit)]
-    pub timeout: Duration,
-}
-
 /// Options of the roles that serve: facade, logging and messages.
 #[derive(Args, Debug)]
 pub struct InstanceOptions {
@@ -229,7 +230,7 @@ pub struct Listen {
 
     /// HTTP port; 0 takes a free one and says which
     // Its default is the role's: see `Role`.
-    #[arg(long, env = "PORT", value_parser = parse_port)]
+    #[arg(long, env = PORT_ENV, value_parser = parse_port)]
     pub port: u16,
 
     /// Host name or address that others call it by [default: the bound address, or the host's name where that is 0.0.0.0]
@@ -521,6 +522,11 @@ fn without_empty_variables(command: Command) -> Command {
     command
         .mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg })
         .mut_subcommands(without_empty_variables)
+}
+
+/// The option of a port, with this default.
+fn by_default(option: Arg, port: u16) -> Arg {
+    option.required(false).default_value(port.to_string())
 }
 
 /// The value of a variable that has no option.

@@ -1,7 +1,7 @@
 //! What the values of options may be, and what is said of those that cannot be used.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure};
@@ -104,6 +104,20 @@ pub struct Url {
     pub target: PathAndQuery,
 }
 
+/// The path that says of an instance how it is.
+const HEALTH: &str = "/health";
+
+impl Url {
+    /// What an instance on this host that listens there says of itself. One that has bound all addresses is reached there too.
+    pub fn of_this_host(port: u16) -> Self {
+        Self {
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            port,
+            target: PathAndQuery::from_static(HEALTH),
+        }
+    }
+}
+
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}:{}{}", self.host, self.port, self.target)
@@ -142,7 +156,7 @@ pub(super) fn parse_url(text: &str) -> anyhow::Result<Url> {
     };
     let target = match uri.path_and_query() {
         Some(target) if target != "/" => target.clone(),
-        _ => PathAndQuery::from_static("/health"),
+        _ => PathAndQuery::from_static(HEALTH),
     };
     Ok(Url {
         host: host.to_owned(),

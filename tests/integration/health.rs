@@ -168,6 +168,50 @@ fn a_url_that_cannot_be_asked_is_misuse() {
     }
     let Ended { code, err, .. } = health(&["--timeout", "0s", "http://a"]);
     assert_eq!(code, Some(2), "{err}");
-    let Ended { code, err, .. } = health(&[]);
-    assert!(code == Some(2) && err.contains("<URL>"), "{err}");
+    // Longer than any clock goes is still no reason to fall over.
+    let nobody = format!("http://127.0.0.1:{}", Ports::free().http);
+    failure(&["--timeout", "18446744073709551615s", &nobody]);
+    // Without one it is PORT that says whom to ask.
+    for bad in ["0", "70000", "http"] {
+        let Ended { code, out, err } = run(svc(&["health"]).env("PORT", bad));
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+        assert!(
+            err.contains(&format!("PORT is \"{bad}\"")) && err.contains("1 to 65535"),
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn without_a_url_it_asks_the_instance_on_this_host_by_its_port() {
+    for bound in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let (_listener, port) = healthy(bound);
+        let Ended { code, out, err } = run(svc(&["health"]).env("PORT", port.to_string()));
+        assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""), "{bound}");
+    }
+    let free = Ports::free().http;
+    let Ended { code, out, err } = run(svc(&["health"]).env("PORT", free.to_string()));
+    let line = format!("svc: http://127.0.0.1:{free}/health: connection refused\n");
+    assert_eq!((code, out.as_str(), err), (Some(1), "", line));
+
+    // Who names a URL means that one.
+    let (_listener, port) = healthy("127.0.0.1:0");
+    let url = format!("http://127.0.0.1:{port}");
+    let Ended { code, err, .. } = run(svc(&["health", &url]).env("PORT", free.to_string()));
+    assert_eq!(code, Some(0), "{err}");
+}
+
+#[test]
+fn without_a_url_and_a_port_it_asks_the_default_ports_of_all_roles() {
+    // Whoever has these ports on this machine: it ends in time, and says what it met there on one line.
+    let Ended { code, out, err } = run(svc(&["health"]).env("PORT", ""));
+    assert_eq!(out, "");
+    match code {
+        Some(0) => assert_eq!(err, ""),
+        _ => {
+            assert_eq!((code, err.lines().count()), (Some(1), 1), "{err}");
+            let named = ["127.0.0.1:8000", "127.0.0.1:8100", "127.0.0.1:8180"];
+            assert!(named.iter().any(|named| err.contains(named)), "{err}");
+        }
+    }
 }
