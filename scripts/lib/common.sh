@@ -1,15 +1,18 @@
 # shellcheck shell=bash
-# What every part of scripts/engines.sh uses: messages, small checks, a lock.
+# What every part of scripts/engines.sh uses, and other scripts too: messages, small checks, a lock.
+
+# Who says the messages.
+SPEAKER=${SPEAKER:-engines}
 
 # Messages go to standard error: standard output carries results only.
 # Whoever read them may be gone.
-say() { printf 'engines: %s\n' "$*" >&2 || true; }
+say() { printf '%s: %s\n' "$SPEAKER" "$*" >&2 || true; }
 
 die() {
-    printf 'engines: error: %s\n' "$1" >&2
+    printf '%s: error: %s\n' "$SPEAKER" "$1" >&2
     shift
     local line
-    for line in "$@"; do printf 'engines:        %s\n' "$line" >&2; done
+    for line in "$@"; do printf '%s:        %s\n' "$SPEAKER" "$line" >&2; done
     exit 1
 }
 
