@@ -2,6 +2,10 @@
 # The tests: everything, or the parts that are named. What a fresh machine lacks is fetched; see `scripts/test.sh help`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+SPEAKER='test'
+# shellcheck source-path=SCRIPTDIR
+. scripts/lib/common.sh
+. scripts/lib/tools.sh
 
 usage() {
     cat <<'HELP'
@@ -9,7 +13,7 @@ usage: scripts/test.sh [PART…]
 
   lint         format, clippy with warnings as errors, direction of dependencies, a test for each promise
   unit         tests beside the code, no engines
-  integration  one real Consul agent and two real Hazelcast clusters, started for it
+  integration  one real Consul agent and two real Hazelcast clusters, started for it; and tmux
   faults       members killed, hung and cut off, on engines of their own
 
 Without a PART: all of them. The engines are built or fetched on the first run and kept in
@@ -45,6 +49,9 @@ engines() {
     scripts/engines.sh python >/dev/null
 }
 
+# What scripts/local.sh shows the system in.
+window() { need_tool tmux tmux; }
+
 # run_tests ARGUMENTS…: cargo test, which ends with its own summary.
 run_tests() {
     announce "cargo test $*"
@@ -55,7 +62,8 @@ run_part() {
     case $1 in
         lint) lint ;;
         unit) run_tests --lib --bins ;;
-        integration | faults) engines && run_tests --test "$1" ;;
+        integration) engines && window && run_tests --test integration ;;
+        faults) engines && run_tests --test faults ;;
         *)
             printf 'no such part: %s\n\n' "$1" >&2
             usage >&2
@@ -68,6 +76,7 @@ if (($# == 0)); then
     build_tools
     lint
     engines
+    window
     run_tests
 elif [[ $1 == help || $1 == -h || $1 == --help ]]; then
     usage

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::engines::{Engines, Options, script};
+use crate::support::process::processes_of;
 use crate::support::{http, wait};
 
 const SAFE_DEADLINE: Duration = Duration::from_secs(60);
@@ -43,18 +44,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = script("down", &self.0).arg("--purge").stdin(Stdio::null()).output();
     }
-}
-
-/// Processes whose arguments name `folder`.
-fn processes_of(folder: &Path) -> Vec<String> {
-    let folder = folder.to_str().unwrap();
-    let processes = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
-    processes
-        .map(|arguments| String::from_utf8_lossy(&arguments).replace('\0', " "))
-        .filter(|arguments| arguments.contains(folder))
-        .collect()
 }
 
 #[test]
@@ -160,13 +149,17 @@ fn run_leaves_no_process_and_no_folder_when_its_parent_is_killed() {
     // One that another process brought back must not outlive it either.
     folder.script("stop", &["mq-1"]);
     folder.script("start", &["mq-1"]);
-    assert!(processes_of(&folder.0).len() >= 2, "{:?}", processes_of(&folder.0));
+    assert!(
+        processes_of(folder.0.to_str().unwrap()).len() >= 2,
+        "{:?}",
+        processes_of(folder.0.to_str().unwrap())
+    );
 
     parent.kill().unwrap();
     parent.wait().unwrap();
 
     let gone = wait::until_true(GONE_DEADLINE, || {
-        processes_of(&folder.0).is_empty() && !folder.0.exists()
+        processes_of(folder.0.to_str().unwrap()).is_empty() && !folder.0.exists()
     });
-    assert!(gone, "left behind: {:?}", processes_of(&folder.0));
+    assert!(gone, "left behind: {:?}", processes_of(folder.0.to_str().unwrap()));
 }

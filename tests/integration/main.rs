@@ -43,6 +43,7 @@ mod hazelcast;
 mod health;
 mod help;
 mod http;
+mod local;
 mod logging;
 mod logging_lifecycle;
 mod mailbox;

@@ -2,6 +2,7 @@
 //!
 //! Everything here blocks: inside a runtime, call it through `spawn_blocking`.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
@@ -230,6 +231,17 @@ pub(crate) fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.split_whitespace()
         .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
         .map(|value| value.trim_matches('"'))
+}
+
+/// The arguments of all processes of this machine that have `text` in them.
+pub(crate) fn processes_of(text: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+    processes
+        .map(|arguments| String::from_utf8_lossy(&arguments).replace('\0', " "))
+        .filter(|arguments| arguments.contains(text))
+        .collect()
 }
 
 /// Starts `command` on a thread that lives as long as the test process: the kernel sends the
