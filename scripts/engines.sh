@@ -41,6 +41,8 @@ options of up and run
   --mq N       members of the cluster mq, $DEFAULT_MQ_MEMBERS unless said (ports $MQ_FIRST_PORT…)
   --no-consul  no Consul agent (port $CONSUL_PORT)
   --free-ports take ports that are free now instead of those above
+  --public-address NAME=HOST:PORT
+               what that member gives to clients as its address, right or wrong; again for another member
 
 options of all
   --dir DIR    folder for ports, data, logs, pids and configuration: SVC_ENGINES_DIR, else .engines
@@ -59,6 +61,7 @@ HELP
 
 COMMAND_NAME='' TARGET='' DIR=${SVC_ENGINES_DIR:-}
 LOGGING='' MQ='' NO_CONSUL=0 FREE_PORTS=0 PURGE=0
+declare -A WANTED_PUBLIC=() # by name
 
 parse_arguments() {
     COMMAND_NAME=${1:-help}
@@ -70,6 +73,7 @@ parse_arguments() {
             --mq) need_count "$@" && MQ=$2 && shift ;;
             --no-consul) NO_CONSUL=1 ;;
             --free-ports) FREE_PORTS=1 ;;
+            --public-address) need_public_address "$@" && WANTED_PUBLIC[${2%%=*}]=${2#*=} && shift ;;
             --purge) PURGE=1 ;;
             -h | --help) COMMAND_NAME=help ;;
             -*) die "unknown option $1" "see: scripts/engines.sh help" ;;
@@ -85,6 +89,11 @@ need_value() { (($# >= 2)) || die "$1 needs a value"; }
 need_count() {
     need_value "$@"
     [[ $2 =~ ^[1-9]$ ]] || die "$1 takes a number of members from 1 to 9, got: $2"
+}
+
+need_public_address() {
+    need_value "$@"
+    [[ $2 =~ ^(logging|mq)-[1-9]=[^[:space:]]+:[0-9]+$ ]] || die "$1 takes NAME=HOST:PORT of a member, got: $2"
 }
 
 # --- what up, run and start share ---
@@ -105,6 +114,10 @@ choose_plan() {
     for name in "${ENGINES[@]}"; do if engine_pid "$name"; then KEPT=1; fi; done
     if [[ $KEPT == 1 ]]; then check_plan; else
         make_plan "${LOGGING:-$DEFAULT_LOGGING_MEMBERS}" "${MQ:-$DEFAULT_MQ_MEMBERS}" $((1 - NO_CONSUL)) "$FREE_PORTS"
+        for name in "${!WANTED_PUBLIC[@]}"; do
+            is_planned "$name" || die "--public-address names $name, which is not asked for" "there are: ${ENGINES[*]}"
+            PUBLIC[$name]=${WANTED_PUBLIC[$name]}
+        done
         save_plan
     fi
     write_configs
@@ -112,12 +125,16 @@ choose_plan() {
 
 # What was asked for must agree with what runs; what was not said may be anything.
 check_plan() {
-    local cluster wanted
+    local cluster wanted name
     for cluster in logging:$LOGGING mq:$MQ; do
         wanted=${cluster#*:} cluster=${cluster%:*}
         [[ -z $wanted || $(members "$cluster" | wc -l) == "$wanted" ]] ||
             die "engines with another number of $cluster members run in $DIR" \
                 "stop them first: scripts/engines.sh down --dir $DIR"
+    done
+    for name in "${!WANTED_PUBLIC[@]}"; do
+        [[ ${PUBLIC[$name]:-} == "${WANTED_PUBLIC[$name]}" ]] ||
+            die "$name in $DIR has another public address" "stop the engines first: scripts/engines.sh down --dir $DIR"
     done
     if [[ $NO_CONSUL == 0 ]]; then
         is_planned consul || die "engines without Consul run in $DIR" \

@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2034 # variables that other parts read
 # What runs where: the plan (names and ports), and the configuration files made from it.
 #
-# The plan is DIR/plan, one engine a line: NAME CLUSTER PORT [SERVER_PORT SERF_PORT].
+# The plan is DIR/plan, one engine a line: NAME CLUSTER PORT, then of Consul SERVER_PORT SERF_PORT, of a member its
+# PUBLIC_ADDRESS where it has one.
 # It stays until the next `up` that finds nothing running, so that `start NAME` brings an
 # engine back at the address that others know.
 
@@ -17,6 +18,7 @@ FREE_PORT_COUNT=12000
 
 declare -a ENGINES=()              # names, in the order of the plan
 declare -A CLUSTER=() PORT=()      # by name
+declare -A PUBLIC=()               # by name: the address that a member gives to clients, where not its own
 CONSUL_SERVER_PORT='' CONSUL_SERF_PORT=''
 declare -A CLAIMED=()              # ports that this run has given away
 
@@ -74,7 +76,7 @@ port_owner() {
 # make_plan LOGGING MQ WITH_CONSUL FREE_PORTS: a new plan in memory.
 make_plan() {
     local logging=$1 mq=$2 with_consul=$3 free=$4
-    ENGINES=() CLUSTER=() PORT=() CLAIMED=()
+    ENGINES=() CLUSTER=() PORT=() PUBLIC=() CLAIMED=()
     if [[ $with_consul == 1 ]]; then plan_consul "$free"; fi
     plan_cluster logging "$logging" "$LOGGING_FIRST_PORT" "$free"
     plan_cluster mq "$mq" "$MQ_FIRST_PORT" "$free"
@@ -105,19 +107,19 @@ save_plan() {
         if [[ $name == consul ]]; then
             printf '%s %s %s %s %s\n' consul consul "${PORT[consul]}" "$CONSUL_SERVER_PORT" "$CONSUL_SERF_PORT"
         else
-            printf '%s %s %s\n' "$name" "${CLUSTER[$name]}" "${PORT[$name]}"
+            printf '%s %s %s %s\n' "$name" "${CLUSTER[$name]}" "${PORT[$name]}" "${PUBLIC[$name]:-}"
         fi
     done >"$DIR/plan.new"
     mv "$DIR/plan.new" "$DIR/plan"
 }
 
 load_plan() {
-    local name cluster port server serf
-    ENGINES=() CLUSTER=() PORT=()
+    local name cluster port rest serf
+    ENGINES=() CLUSTER=() PORT=() PUBLIC=()
     [[ -r "$DIR/plan" ]] || return 0
-    while read -r name cluster port server serf; do
+    while read -r name cluster port rest serf; do
         plan_engine "$name" "$cluster" "$port"
-        if [[ $name == consul ]]; then CONSUL_SERVER_PORT=$server CONSUL_SERF_PORT=$serf; fi
+        if [[ $name == consul ]]; then CONSUL_SERVER_PORT=$rest CONSUL_SERF_PORT=$serf; else PUBLIC[$name]=$rest; fi
     done <"$DIR/plan"
 }
 
@@ -131,7 +133,7 @@ write_configs() {
     local name
     mkdir -p "$DIR/conf" "$DIR/data" "$DIR/logs" "$DIR/pids"
     for name in "${ENGINES[@]}"; do
-        if [[ $name == consul ]]; then consul_config; else member_config "${CLUSTER[$name]}" "${PORT[$name]}"; fi \
+        if [[ $name == consul ]]; then consul_config; else member_config "${CLUSTER[$name]}" "${PORT[$name]}" "${PUBLIC[$name]:-}"; fi \
             >"$(config_file "$name")"
     done
     write_environment
@@ -173,9 +175,9 @@ consul_config() {
 JSON
 }
 
-# member_config CLUSTER PORT: what every member has, and where this one is.
+# member_config CLUSTER PORT [PUBLIC_ADDRESS]: what every member has, and where this one is.
 member_config() {
-    local cluster=$1 port=$2 name
+    local cluster=$1 port=$2 public=${3:-} name
     cat "$SCRIPTS/hazelcast.yaml"
     cat <<YAML
   cluster-name: $cluster
@@ -183,6 +185,7 @@ member_config() {
     port:
       port: $port
       auto-increment: false
+${public:+    public-address: $public}
     # Or the port of a member that was killed cannot be bound again for a minute.
     reuse-address: true
     interfaces:

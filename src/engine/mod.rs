@@ -119,6 +119,11 @@ pub trait Engine: Send + Sync {
     /// Whether the engine can be reached now, as far as is known; the error says why not. Asks nobody.
     fn check(&self) -> Result<()>;
 
+    /// What a person should put right although the engine can be used; `None` where there is nothing. Asks nobody.
+    fn warning(&self) -> Option<String> {
+        None
+    }
+
     /// The same, for who only reads: an engine that can take nothing more may still show what it has.
     fn check_readable(&self) -> Result<()> {
         self.check()

@@ -119,6 +119,12 @@ impl Client {
         self.shared.view.borrow().problem.as_deref().map(str::to_owned)
     }
 
+    /// Which members this client has never reached at the addresses that the cluster lists them under, where there are any: why,
+    /// and what to do. The others are used, and these too where a configured address leads to them.
+    pub fn warning(&self) -> Option<String> {
+        self.shared.view.borrow().warning.as_deref().map(str::to_owned)
+    }
+
     /// The cluster's id, once connected. Another one later means that every member died and came back without its data.
     pub fn cluster_id(&self) -> Option<Uuid> {
         self.shared.view.borrow().cluster_id

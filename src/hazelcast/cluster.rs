@@ -28,6 +28,13 @@ pub struct Member {
     pub port: u16,
 }
 
+impl Member {
+    /// `host:port`.
+    pub(super) fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
 impl From<MemberInfo> for Member {
     fn from(info: MemberInfo) -> Self {
         Self {
@@ -54,6 +61,8 @@ pub(super) struct View {
     backups: BackupAcks,
     /// Why there is no connection, where there is none.
     pub(super) problem: Option<Arc<str>>,
+    /// Which listed members are not where the cluster says, where there are any.
+    pub(super) warning: Option<Arc<str>>,
 }
 
 /// Whether backups confirm to the client.
@@ -79,8 +88,13 @@ impl View {
         self.connections.iter().find(|connection| connection.member == member)
     }
 
-    pub(super) fn is_member(&self, member: Uuid) -> bool {
-        self.members.iter().any(|listed| listed.uuid == member)
+    /// The member of this id, as the cluster lists it.
+    pub(super) fn member(&self, uuid: Uuid) -> Option<&Member> {
+        self.members.iter().find(|listed| listed.uuid == uuid)
+    }
+
+    pub(super) fn is_member(&self, uuid: Uuid) -> bool {
+        self.member(uuid).is_some()
     }
 
     /// Whether every listed member can be reached.

@@ -24,13 +24,36 @@ const PREAMBLE: &[u8] = b"CP2";
 /// How members name the kind of this client in their statistics.
 const CLIENT_TYPE: &str = "RST";
 
-/// Connects to the first address that answers as a member of the right cluster. Host names are resolved anew; each address that a
+/// Whom a connection is to lead to.
+#[derive(Default)]
+pub(super) struct Wanted {
+    /// This member; `None` for whichever answers.
+    pub(super) member: Option<Uuid>,
+    /// Addresses that are left out.
+    pub(super) not_at: Vec<SocketAddr>,
+}
+
+impl Wanted {
+    /// An address may lead to another member, which has taken the place of the one that is wanted or stands before it.
+    fn check(&self, found: Uuid) -> Result<()> {
+        match self.member {
+            Some(wanted) if wanted != found => Err(Error::new(
+                Kind::NotWritten,
+                format!("another member, {found}, answers there"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Connects to the first address that answers as the member that is wanted. Host names are resolved anew; each address that a
 /// name has is tried, and has the whole time to connect.
 ///
 /// # Errors
 /// What each address answered, one after the other; [`Kind::Authentication`] where one of them refused the client.
 pub(super) async fn connect_any(
     endpoints: &[(String, u16)],
+    wanted: &Wanted,
     client_uuid: Uuid,
     config: &Arc<Config>,
 ) -> Result<(Established, Accepted)> {
@@ -43,8 +66,8 @@ pub(super) async fn connect_any(
                 continue;
             }
         };
-        for address in addresses {
-            match connect(address, client_uuid, config).await {
+        for address in addresses.into_iter().filter(|address| !wanted.not_at.contains(address)) {
+            match connect(address, wanted, client_uuid, config).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) if host.parse() == Ok(address.ip()) => refusals.add(format_args!("{address}"), &error),
                 Err(error) => refusals.add(format_args!("{host}:{port} ({})", address.ip()), &error),
@@ -91,10 +114,16 @@ async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAdd
     Ok(distinct)
 }
 
-async fn connect(address: SocketAddr, client_uuid: Uuid, config: &Config) -> Result<(Established, Accepted)> {
+async fn connect(
+    address: SocketAddr,
+    wanted: &Wanted,
+    client_uuid: Uuid,
+    config: &Config,
+) -> Result<(Established, Accepted)> {
     within(config.connect_timeout, async {
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-        Handshake::new(stream, address, config).run(client_uuid, config).await
+        let handshake = Handshake::new(stream, address, config);
+        handshake.run(wanted, client_uuid, config).await
     })
     .await
 }
@@ -128,10 +157,11 @@ impl Handshake {
         }
     }
 
-    async fn run(mut self, client_uuid: Uuid, config: &Config) -> Result<(Established, Accepted)> {
+    async fn run(mut self, wanted: &Wanted, client_uuid: Uuid, config: &Config) -> Result<(Established, Accepted)> {
         self.stream.set_nodelay(true).map_err(broken)?;
         self.stream.write_all(PREAMBLE).await.map_err(broken)?;
         let accepted = self.authenticate(client_uuid, config).await?;
+        wanted.check(accepted.member_uuid)?;
         // A client that is connected to one member alone cannot hear the others' confirmations.
         let backup_acks = config.routing == Routing::AllMembers;
         if backup_acks {
@@ -232,7 +262,8 @@ mod tests {
         let mut config = Config::new("dev", ["localhost"]);
         config.connect_timeout = Duration::from_millis(300);
         let port = second_endpoint.1;
-        let error = connect_any(&[first, second_endpoint], Uuid::from_u128(1), &Arc::new(config))
+        let endpoints = [first, second_endpoint];
+        let error = connect_any(&endpoints, &Wanted::default(), Uuid::from_u128(1), &Arc::new(config))
             .await
             .err()
             .unwrap();
@@ -246,7 +277,7 @@ mod tests {
     async fn a_name_without_address_is_told_of() {
         let config = Arc::new(Config::new("dev", ["localhost"]));
         let endpoint = ("no-such-host.invalid".to_owned(), 5701);
-        let error = connect_any(&[endpoint], Uuid::from_u128(1), &config)
+        let error = connect_any(&[endpoint], &Wanted::default(), Uuid::from_u128(1), &config)
             .await
             .err()
             .unwrap();

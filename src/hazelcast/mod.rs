@@ -7,10 +7,11 @@
 //! | `frame`, `message`, `data`, `partition`, `codec` | bytes: messages, serialized values, one function pair per operation; no sockets |
 //! | `connection`, `inbox`, `outbox`, `handshake` | one connection to one member, what waits on either side of it, and how it comes about |
 //! | `pending` | calls on their way, and the backups that confirm them |
-//! | `cluster`, `attempts`, `supervisor` | the view of the cluster, when to connect, and the task that keeps the view and the connections |
+//! | `cluster`, `attempts`, `dial`, `astray`, `supervisor` | the view of the cluster, when to connect, by which addresses, which of those are wrong, and the task that keeps the view and the connections |
 //! | `invocation`, `deadline` | one call, with its retries, and when it is over |
 //! | `client`, `map`, `queue`, `listener` | what a user holds |
 
+mod astray;
 mod attempts;
 mod client;
 mod cluster;
@@ -19,6 +20,7 @@ mod config;
 mod connection;
 mod data;
 mod deadline;
+mod dial;
 mod error;
 mod frame;
 mod handshake;

@@ -11,13 +11,14 @@ use tokio::time::{Instant, interval, timeout_at};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::astray::{self, Astray};
 use super::attempts::{Schedule, Target};
 use super::cluster::{Member, View};
 use super::codec::client::{self, Accepted, ClusterViewEvent, MembersView, PartitionsView};
 use super::config::{Config, Routing};
 use super::connection::{Connection, Established, Heartbeat};
+use super::dial::{Dial, Dialed};
 use super::error::{Error, Kind, Result};
-use super::handshake;
 use super::message::{Incoming, Request};
 use super::outbox::Outgoing;
 use super::pending::{ConnectionId, PendingCalls};
@@ -34,8 +35,6 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections may take to end after they were told to.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Dialed = (Target, Result<(Established, Accepted)>);
-
 pub(super) struct Supervisor {
     config: Arc<Config>,
     endpoints: Vec<(String, u16)>,
@@ -47,6 +46,7 @@ pub(super) struct Supervisor {
     connections: JoinSet<(ConnectionId, Error)>,
     attempts: Schedule,
     dials: JoinSet<Dialed>,
+    astray: Astray,
     views: Option<Views>,
 }
 
@@ -79,6 +79,7 @@ impl Supervisor {
             next_connection: 0,
             connections: JoinSet::new(),
             dials: JoinSet::new(),
+            astray: Astray::default(),
             views: None,
         }
     }
@@ -91,7 +92,7 @@ impl Supervisor {
             tokio::select! {
                 _ = &mut stop => break,
                 Some(Ok((connection, reason))) = self.connections.join_next() => self.lost(connection, &reason),
-                Some(Ok((target, outcome))) = self.dials.join_next() => self.dialed(target, outcome),
+                Some(Ok(dialed)) = self.dials.join_next() => self.dialed(dialed),
                 event = next_view(&mut self.views) => self.viewed(event),
                 _ = tick.tick() => {
                     self.calls.sweep();
@@ -120,6 +121,7 @@ impl Supervisor {
 
     fn publish(&mut self) {
         self.view.review_backup_acks(Instant::now());
+        self.view.warning = self.astray.warning(&self.view);
         self.published.send_replace(Arc::new(self.view.clone()));
     }
 }
@@ -129,22 +131,30 @@ impl Supervisor {
 impl Supervisor {
     fn dial_due(&mut self) {
         for target in self.attempts.take_due(Instant::now()) {
-            let endpoints = match target {
-                Target::Anyone => everyone(&self.endpoints, &self.view.members),
-                Target::Member(uuid) => endpoint_of(&self.view.members, uuid),
-            };
+            let dial = Dial::new(target, &self.endpoints, &self.view);
             let (client_uuid, config) = (self.client_uuid, Arc::clone(&self.config));
-            self.dials
-                .spawn(async move { (target, handshake::connect_any(&endpoints, client_uuid, &config).await) });
+            self.dials.spawn(async move { dial.run(client_uuid, &config).await });
         }
     }
 
-    fn dialed(&mut self, target: Target, outcome: Result<(Established, Accepted)>) {
-        let admitted = outcome
-            .and_then(|(established, accepted)| self.admit(established, accepted))
-            .and_then(|()| self.check_reached(target));
+    fn dialed(&mut self, dialed: Dialed) {
+        let Dialed {
+            target,
+            missed,
+            outcome,
+        } = dialed;
+        let admitted = outcome.and_then(|(established, accepted)| {
+            let member = established.member;
+            self.admit(established, accepted).map(|()| member)
+        });
         match admitted {
-            Ok(()) => self.attempts.succeeded(target, Instant::now()),
+            Ok(member) => {
+                self.attempts.succeeded(target, Instant::now());
+                match missed {
+                    None => self.astray.reached(member),
+                    Some(cause) => self.missed(member, &cause),
+                }
+            }
             Err(error) => self.failed(target, &error),
         }
         self.publish();
@@ -208,26 +218,33 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A member's address may lead to another one, which has taken its place or stands before it.
-    fn check_reached(&self, target: Target) -> Result<()> {
-        match target {
-            Target::Member(uuid) if self.view.connection_to(uuid).is_none() => Err(Error::new(
-                Kind::NotWritten,
-                "another member answers at this member's address",
-            )),
-            _ => Ok(()),
-        }
-    }
-
     fn failed(&mut self, target: Target, error: &Error) {
         if self.view.connections.is_empty() {
             self.view.problem = Some(format!("{error:#}").into());
         }
-        if self.attempts.failed(target, Instant::now()) {
-            warn!(cluster = %self.config.cluster_name, ?target, %error,
-                "cannot connect to a Hazelcast member, trying again until it answers");
+        let is_first = self.attempts.failed(target, Instant::now());
+        match target {
+            Target::Member(uuid) if !self.astray.is_lost(uuid) => self.missed(uuid, error),
+            _ if is_first => {
+                warn!(cluster = %self.config.cluster_name, ?target, %error,
+                    "cannot connect to a Hazelcast member, trying again until it answers");
+            }
+            _ => debug!(cluster = %self.config.cluster_name, ?target, %error, "still no connection"),
+        }
+    }
+
+    /// The member was not reached at the address that it is listed under.
+    fn missed(&mut self, uuid: Uuid, cause: &Error) {
+        let Some(member) = self.view.member(uuid) else {
+            return;
+        };
+        let (cluster, address) = (&self.config.cluster_name, member.address());
+        if self.astray.missed(member, cause) {
+            warn!(%cluster, member = %uuid, address, error = %cause,
+                "the cluster lists a Hazelcast member at an address where this client has never reached it; \
+                 if the member runs, {}", astray::ADVICE);
         } else {
-            debug!(cluster = %self.config.cluster_name, ?target, %error, "still no connection");
+            debug!(%cluster, member = %uuid, address, error = %cause, "not reached at its address");
         }
     }
 
@@ -251,26 +268,6 @@ impl Supervisor {
         self.watch_views();
         self.publish();
     }
-}
-
-/// The addresses that were configured, then those that members were last known under.
-fn everyone(endpoints: &[(String, u16)], members: &[Member]) -> Vec<(String, u16)> {
-    let mut all = endpoints.to_vec();
-    for member in members {
-        let endpoint = (member.host.clone(), member.port);
-        if !all.contains(&endpoint) {
-            all.push(endpoint);
-        }
-    }
-    all
-}
-
-fn endpoint_of(members: &[Member], uuid: Uuid) -> Vec<(String, u16)> {
-    members
-        .iter()
-        .filter(|member| member.uuid == uuid)
-        .map(|member| (member.host.clone(), member.port))
-        .collect()
 }
 
 // === Views ===
@@ -322,6 +319,8 @@ impl Supervisor {
                 let members = members.into_iter().map(Member::from).collect();
                 let taken = self.view.apply_members(version, members);
                 if taken {
+                    let view = &self.view;
+                    self.astray.keep_members(|uuid| view.is_member(uuid));
                     if before.iter().any(|member| !self.view.is_member(*member)) {
                         self.calls.member_left();
                     }
@@ -489,6 +488,23 @@ mod tests {
         }
     }
 
+    fn reached(target: Target, established: Established, accepted: Accepted) -> Dialed {
+        Dialed {
+            target,
+            missed: None,
+            outcome: Ok((established, accepted)),
+        }
+    }
+
+    /// An attempt at a member's listed address, where nobody is.
+    fn missed(member: Uuid) -> Dialed {
+        Dialed {
+            target: Target::Member(member),
+            missed: None,
+            outcome: Err(Error::new(Kind::NotWritten, "connection refused")),
+        }
+    }
+
     fn owner(supervisor: &Supervisor) -> Uuid {
         supervisor.view.connection_for(0, 0).unwrap().member
     }
@@ -500,39 +516,93 @@ mod tests {
         let (to_b, _b) = connection_to(B).await;
         let both = members(2, &[A, B]);
         let first = accepted(A, Some(both), Some(all_owned_by(A, 3)));
-        supervisor.dialed(Target::Anyone, Ok((to_a, first)));
+        supervisor.dialed(reached(Target::Anyone, to_a, first));
         assert_eq!(owner(&supervisor), A);
         supervisor.apply(ClusterViewEvent::Partitions(all_owned_by(A, 3)));
         // The second member has sent many more tables in its life.
         let second = accepted(B, None, Some(all_owned_by(A, 50)));
-        supervisor.dialed(Target::Member(B), Ok((to_b, second)));
+        supervisor.dialed(reached(Target::Member(B), to_b, second));
         supervisor.apply(ClusterViewEvent::Partitions(all_owned_by(B, 4)));
         assert_eq!(owner(&supervisor), B);
     }
 
     #[tokio::test]
-    async fn a_member_behind_whose_address_another_one_answers_is_tried_again() {
+    async fn a_listed_member_that_was_never_reached_is_told_of_and_tried_again() {
         let mut supervisor = supervisor();
         let (to_a, _a) = connection_to(A).await;
-        supervisor.dialed(Target::Anyone, Ok((to_a, accepted(A, Some(members(1, &[A, B])), None))));
+        supervisor.dialed(reached(
+            Target::Anyone,
+            to_a,
+            accepted(A, Some(members(1, &[A, B])), None),
+        ));
         assert_eq!(supervisor.attempts.take_due(Instant::now()), [Target::Member(B)]);
-        let (again_to_a, _a) = connection_to(A).await;
-        supervisor.dialed(Target::Member(B), Ok((again_to_a, accepted(A, None, None))));
-        assert_eq!(supervisor.view.connections.len(), 1);
+        assert_eq!(supervisor.view.warning, None);
+        supervisor.dialed(missed(B));
+        let warning = supervisor.view.warning.clone().unwrap();
+        assert!(warning.contains(&B.to_string()), "{warning}");
+        assert!(!warning.contains(&A.to_string()), "{warning}");
         let later = Instant::now() + Duration::from_secs(60);
         assert_eq!(supervisor.attempts.take_due(later), [Target::Member(B)]);
+        // As long as it is listed.
+        supervisor.apply(ClusterViewEvent::Members(members(2, &[A])));
+        supervisor.publish();
+        assert_eq!(supervisor.view.warning, None);
+    }
+
+    #[tokio::test]
+    async fn a_member_that_was_reached_since_it_was_listed_is_lost_and_no_address_is_blamed() {
+        let mut supervisor = supervisor();
+        let (to_a, _a) = connection_to(A).await;
+        let (to_b, _b) = connection_to(B).await;
+        supervisor.dialed(reached(
+            Target::Anyone,
+            to_a,
+            accepted(A, Some(members(1, &[A, B])), None),
+        ));
+        supervisor.dialed(missed(B));
+        supervisor.dialed(reached(Target::Member(B), to_b, accepted(B, None, None)));
+        assert_eq!(supervisor.view.warning, None);
+        // The first one, which a configured address led to, and one that its listed address led to.
+        for (member, id) in [(A, 0), (B, 1)] {
+            supervisor.lost(ConnectionId(id), &Error::new(Kind::NotWritten, "reset"));
+            supervisor.dialed(missed(member));
+            assert_eq!(supervisor.view.warning, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_member_that_a_configured_address_led_to_is_used_and_its_listed_address_told_of() {
+        let mut supervisor = supervisor();
+        let (to_a, _a) = connection_to(A).await;
+        let (to_b, _b) = connection_to(B).await;
+        let at = to_b.address.to_string();
+        supervisor.dialed(reached(
+            Target::Anyone,
+            to_a,
+            accepted(A, Some(members(1, &[A, B])), None),
+        ));
+        supervisor.dialed(Dialed {
+            missed: missed(B).outcome.err(),
+            ..reached(Target::Member(B), to_b, accepted(B, None, None))
+        });
+        assert!(supervisor.view.connection_to(B).is_some());
+        let warning = supervisor.view.warning.clone().unwrap();
+        let used = format!("it is used through {at}");
+        assert!(warning.contains(&B.to_string()) && warning.contains(&used), "{warning}");
     }
 
     #[tokio::test]
     async fn a_member_that_left_while_it_was_dialed_is_not_kept() {
         let mut supervisor = supervisor();
         let (to_a, _a) = connection_to(A).await;
-        supervisor.dialed(Target::Anyone, Ok((to_a, accepted(A, Some(members(5, &[A, B])), None))));
+        supervisor.dialed(reached(
+            Target::Anyone,
+            to_a,
+            accepted(A, Some(members(5, &[A, B])), None),
+        ));
         let (to_c, _c) = connection_to(C).await;
-        supervisor.dialed(
-            Target::Member(C),
-            Ok((to_c, accepted(C, Some(members(4, &[A, B, C])), None))),
-        );
+        let second = accepted(C, Some(members(4, &[A, B, C])), None);
+        supervisor.dialed(reached(Target::Member(C), to_c, second));
         let ended = timeout(PATIENCE, supervisor.connections.join_next()).await.unwrap();
         let (id, reason) = ended.unwrap().unwrap();
         supervisor.lost(id, &reason);

@@ -288,6 +288,7 @@ fn details<T: Engine + ?Sized>(engine: &T) -> Map<String, Value> {
         ("name", engine.object_name().into()),
         ("reachable", away.is_none().into()),
         ("reason", away.into()),
+        ("warning", engine.warning().into()),
     ];
     let entries = entries.map(|(name, value)| (name.to_owned(), value));
     entries.into_iter().collect()

@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
 mod away;
 mod backlog;
 mod backups;

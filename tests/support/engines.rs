@@ -69,15 +69,20 @@ impl Engines {
     /// # Panics
     /// With all that the script said, if they do not start.
     pub(crate) fn start(options: &Options) -> Self {
-        Self::start_with(options, &[])
+        Self::start_with(options, &[], &[])
+    }
+
+    /// The same, where the member of this name gives this to clients as its address.
+    pub(crate) fn start_with_public_address(options: &Options, member: &str, address: &str) -> Self {
+        Self::start_with(options, &["--public-address", &format!("{member}={address}")], &[])
     }
 
     /// The same, each member with so large a heap, as Java's `-Xmx` takes it.
     pub(crate) fn start_with_heap(options: &Options, heap: &str) -> Self {
-        Self::start_with(options, &[("HZ_HEAP", heap)])
+        Self::start_with(options, &[], &[("HZ_HEAP", heap)])
     }
 
-    fn start_with(options: &Options, environment: &[(&str, &str)]) -> Self {
+    fn start_with(options: &Options, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let directory = std::env::temp_dir().join(format!("svc-engines-{}", uuid::Uuid::now_v7()));
         let mut command = script("run", &directory);
         command.arg("--free-ports");
@@ -87,6 +92,7 @@ impl Engines {
             command.arg("--no-consul");
         }
         let mut script = command
+            .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -107,4 +107,8 @@ impl<T: OnCluster> Engine for T {
         let cause = problem.map_or_else(|| anyhow!("not connected yet"), |problem| anyhow!(problem));
         Err(cluster.unavailable(cause))
     }
+
+    fn warning(&self) -> Option<String> {
+        self.cluster().client.warning()
+    }
 }

@@ -442,6 +442,7 @@ async fn nothing_is_logged_while_the_mailbox_is_known_to_be_away() {
         "name": "a queue",
         "reachable": false,
         "reason": "connection refused",
+        "warning": null,
         "next": null,
         "settings": { "refused": 0, "not_in_force": {} },
     });
