@@ -2,7 +2,7 @@
 # The tests: everything, or the parts that are named. What a fresh machine lacks is fetched; see `scripts/test.sh help`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-SPEAKER='test'
+PROGRAM='test'
 # shellcheck source-path=SCRIPTDIR
 . scripts/lib/common.sh
 . scripts/lib/tools.sh
@@ -15,6 +15,7 @@ usage: scripts/test.sh [PART…]
   unit         tests beside the code, no engines
   integration  one real Consul agent and two real Hazelcast clusters, started for it; and tmux
   faults       members killed, hung and cut off, on engines of their own
+  containers   scripts/compose-check.sh: the image and the compose files on a real Docker engine
 
 Without a PART: all of them. The engines are built or fetched on the first run and kept in
 ~/.cache/svc (SVC_CACHE_DIR); one that cannot be had fails the run and says why.
@@ -58,12 +59,18 @@ run_tests() {
     cargo test --locked "$@"
 }
 
+containers() {
+    announce 'containers'
+    scripts/compose-check.sh
+}
+
 run_part() {
     case $1 in
         lint) lint ;;
         unit) run_tests --lib --bins ;;
         integration) engines && window && run_tests --test integration ;;
         faults) engines && run_tests --test faults ;;
+        containers) containers ;;
         *)
             printf 'no such part: %s\n\n' "$1" >&2
             usage >&2
@@ -78,6 +85,7 @@ if (($# == 0)); then
     engines
     window
     run_tests
+    containers
 elif [[ $1 == help || $1 == -h || $1 == --help ]]; then
     usage
 else
