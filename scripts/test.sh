@@ -54,7 +54,7 @@ run_tests() {
 run_part() {
     case $1 in
         lint) lint ;;
-        unit) run_tests --lib --bins ;;
+        unit) run_tests --lib --bins --examples ;;
         integration | faults) engines && run_tests --test "$1" ;;
         *)
             printf 'no such part: %s\n\n' "$1" >&2
