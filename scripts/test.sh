@@ -67,7 +67,7 @@ containers() {
 run_part() {
     case $1 in
         lint) lint ;;
-        unit) run_tests --lib --bins ;;
+        unit) run_tests --lib --bins --examples ;;
         integration) engines && window && run_tests --test integration ;;
         faults) engines && run_tests --test faults ;;
         containers) containers ;;
@@ -84,7 +84,7 @@ if (($# == 0)); then
     lint
     engines
     window
-    run_tests
+    run_tests --all-targets
     containers
 elif [[ $1 == help || $1 == -h || $1 == --help ]]; then
     usage
