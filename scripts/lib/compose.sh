@@ -70,7 +70,7 @@ FACADES=(http://127.0.0.1:8001 http://127.0.0.1:8002)
 # prepare_load: the load generator, built.
 prepare_load() {
     need_tool python3 python3
-    : #TMP (cd "$ROOT" && cargo build --quiet --locked --example load)
+    (cd "$ROOT" && cargo build --quiet --locked --example load)
 }
 
 start_load() {
