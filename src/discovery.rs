@@ -286,6 +286,7 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port: 1,
             version: None,
+            since: None,
         }
     }
 

@@ -23,6 +23,7 @@ pub async fn run(options: HealthOptions) -> anyhow::Result<()> {
         host: url.host,
         port: url.port,
         version: None,
+        since: None,
     };
     let mut call = Call::default();
     *call.uri_mut() = Uri::from(url.target);

@@ -31,6 +31,7 @@ fn instance(host: &str, port: u16) -> Instance {
         host: host.to_owned(),
         port,
         version: None,
+        since: None,
     }
 }
 

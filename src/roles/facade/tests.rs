@@ -620,6 +620,7 @@ async fn a_list_without_an_end_is_read_no_faster_than_it_is_passed_on() {
         host: "127.0.0.1".to_owned(),
         port: listener.local_addr().unwrap().port(),
         version: None,
+        since: None,
     };
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = sent.clone();
