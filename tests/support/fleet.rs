@@ -217,6 +217,8 @@ pub(crate) struct Load {
     prefix: &'static str,
     acknowledged: Mutex<Vec<String>>,
     failed: Mutex<Vec<String>>,
+    /// When each post left, and how long its answer took.
+    taken: Mutex<Vec<(Instant, Duration)>>,
     stop: AtomicBool,
 }
 
@@ -237,10 +239,12 @@ impl Load {
                 return;
             }
             let text = format!("{}{client}-{number}", self.prefix);
+            let begun = Instant::now();
             connection
                 .send(request("POST", &format!("/message?text={text}"), "", ""))
                 .await;
             let answer = connection.answer().await;
+            self.taken.lock().await.push((begun, begun.elapsed()));
             if answer.status == 201 {
                 self.acknowledged.lock().await.push(text);
             } else {
@@ -256,6 +260,13 @@ impl Load {
     /// What was acknowledged so far.
     pub(crate) async fn acknowledged(&self) -> Vec<String> {
         self.acknowledged.lock().await.clone()
+    }
+
+    /// The longest that an answer took to a post that left after `start`.
+    pub(crate) async fn longest_since(&self, start: Instant) -> Duration {
+        let taken = self.taken.lock().await;
+        let since = taken.iter().filter(|(begun, _)| *begun > start);
+        since.map(|(_, took)| *took).max().unwrap_or_default()
     }
 
     /// Waits until so many more are acknowledged.

@@ -18,6 +18,7 @@ use crate::http::request::BodyRoom;
 use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 
 mod batches;
+mod ejection;
 
 const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 

@@ -7,15 +7,19 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::discovery::{Discovery, Pick};
+use crate::discovery::{Discovery, Outcome, Pick};
 use crate::engine::Instance;
-use crate::http::client::Answer;
+use crate::http::client::{Answer, CallError};
 use crate::http::reply::HttpError;
 use crate::http::throttle::Throttle;
 
 /// How long the first try may take, twice that for the next, and so on: an instance that hangs costs little time, and
 /// one that is slow, because all are, gets it in the end.
 const FIRST_LIMIT: Duration = Duration::from_millis(1200);
+
+/// How long the first trial of an instance that was ejected may take, twice that for the next, up to [`FIRST_LIMIT`].
+/// Short, since others answer: who is sent there should not wait for it as the first one did.
+const TRIAL_LIMIT: Duration = Duration::from_millis(300);
 
 /// Pause before instances that failed are asked again. It doubles from round to round.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -69,9 +73,23 @@ enum Others {
 pub(super) struct Try {
     pub(super) instance: Pick,
     pub(super) limit: Duration,
+    /// Whether that is less than an instance should have, because the request's time is up then.
+    is_cut_short: bool,
 }
 
 impl Try {
+    /// Tells what the instance answered, or why there is no answer: who does not answer is ejected.
+    pub(super) fn ended(&self, ended: Result<StatusCode, &CallError>) {
+        let outcome = match ended {
+            Ok(status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Outcome::Unable,
+            Ok(_) => Outcome::Answered,
+            Err(error) if error.is_late() && self.is_cut_short => return,
+            Err(error) if error.is_too_long() => Outcome::Answered,
+            Err(_) => Outcome::Failed,
+        };
+        self.instance.report(outcome);
+    }
+
     pub(super) fn is_of_another_origin(&self) -> bool {
         !is_ours(&self.instance)
     }
@@ -118,9 +136,12 @@ impl<'a> Tries<'a> {
                 return Err(self.give_up());
             }
             if let Some(instance) = self.pick() {
-                let limit = self.limit.min(left);
-                self.limit = self.limit.saturating_mul(2);
-                return Ok(Try { instance, limit });
+                let limit = self.limit_at(&instance);
+                return Ok(Try {
+                    instance,
+                    limit: limit.min(left),
+                    is_cut_short: left < limit,
+                });
             }
             if self.tried.is_empty() {
                 return Err(self.give_up());
@@ -142,6 +163,17 @@ impl<'a> Tries<'a> {
             );
         }
         self.last = Some(why);
+    }
+
+    fn limit_at(&mut self, instance: &Pick) -> Duration {
+        match instance.trial() {
+            Some(ejections) => trial_limit(ejections),
+            None => {
+                let limit = self.limit;
+                self.limit = limit.saturating_mul(2);
+                limit
+            }
+        }
     }
 
     fn pick(&mut self) -> Option<Pick> {
@@ -174,6 +206,12 @@ impl<'a> Tries<'a> {
             None => format!("no live instance of {service} is known"),
         })
     }
+}
+
+/// How long the trial may take of an instance that was ejected so often in a row.
+fn trial_limit(ejections: u32) -> Duration {
+    let doublings = ejections.saturating_sub(1).min(16);
+    TRIAL_LIMIT.saturating_mul(1 << doublings).min(FIRST_LIMIT)
 }
 
 /// What an instance answered instead of what it was asked for: `logging-service@127.0.0.1:8101 answered 503: …`.
