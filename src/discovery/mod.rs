@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -65,12 +66,23 @@ impl Discovery {
         self.known.borrow().instances.clone()
     }
 
-    /// How long ago the registry answered last; `None` where it never did. Some seconds are usual.
+    /// How long ago the registry answered last; `None` where it never did. Up to 11 s are usual: so long Consul may keep a
+    /// question whose answer has not changed.
     pub fn age(&self) -> Option<Duration> {
         self.known.borrow().answered_at.map(|at| at.elapsed())
     }
 
-    /// Of those, the ids of the ones that are ejected: they did not answer, and are called only where no other is left.
+    /// What is known and how old that is, as `GET /health` shows it: how many `instances`, which of them are `ejected`, and
+    /// `age_seconds`, which is `null` where the registry never answered.
+    pub fn details(&self) -> Value {
+        json!({
+            "instances": self.instances().len(),
+            "ejected": self.ejected(),
+            "age_seconds": self.age().map(|age| age.as_secs()),
+        })
+    }
+
+    /// Of those that are known, the ids of the ones that are ejected: they did not answer, and are called only where no other is left.
     pub fn ejected(&self) -> Vec<String> {
         let endpoints = self.known.borrow().endpoints.clone();
         let ejected = endpoints

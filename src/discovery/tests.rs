@@ -140,6 +140,7 @@ async fn the_first_answer_is_waited_for_up_to_the_limit_and_may_be_empty() {
     followed.answer(error()).await;
     assert!(!followed.discovery.first(SECOND).await, "an error is no answer");
     assert_eq!(followed.discovery.age(), None);
+    assert_eq!(followed.discovery.details()["age_seconds"], Value::Null);
     let answering = async {
         sleep(SECOND).await;
         followed.answer(Ok(Vec::new())).await;
@@ -156,8 +157,13 @@ async fn the_age_is_that_of_the_last_answer_whether_or_not_it_changed_anything()
     sleep(60 * SECOND).await;
     followed.answer(error()).await;
     assert!(followed.discovery.age().unwrap() >= 60 * SECOND);
+    let details = followed.discovery.details();
+    assert_eq!(details, json!({ "instances": 1, "ejected": [], "age_seconds": 60 }));
     followed.answer(Ok(instances(&["a"]))).await;
     assert!(followed.discovery.age().unwrap() < SECOND);
+    followed.call("a", Outcome::Failed);
+    let details = followed.discovery.details();
+    assert_eq!(details, json!({ "instances": 1, "ejected": ["a"], "age_seconds": 0 }));
 }
 
 #[tokio::test(start_paused = true)]

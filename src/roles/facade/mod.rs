@@ -135,11 +135,14 @@ impl Handler for Facade {
             return details;
         };
         details.insert("mailbox".to_owned(), parts.mailbox.details());
+        let mut discovery = Map::new();
         for service in [&parts.logging, &parts.messages] {
+            discovery.insert(service.name.to_owned(), service.discovery.details());
             let instances = service.discovery.instances();
             let ids: Vec<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();
             details.insert(service.name.to_owned(), json!(ids));
         }
+        details.insert("discovery".to_owned(), discovery.into());
         details
     }
 }

@@ -451,6 +451,11 @@ async fn nothing_is_logged_while_the_mailbox_is_known_to_be_away() {
         (&health[LOGGING_SERVICE], &health[MESSAGES_SERVICE]),
         (&json!(["good"]), &json!([]))
     );
+    let discovery = json!({
+        LOGGING_SERVICE: { "instances": 1, "ejected": [], "age_seconds": 0 },
+        MESSAGES_SERVICE: { "instances": 0, "ejected": [], "age_seconds": 0 },
+    });
+    assert_eq!(health["discovery"], discovery);
 }
 
 #[tokio::test]
