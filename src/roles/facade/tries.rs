@@ -1,5 +1,6 @@
 //! [`Tries`]: one instance after another, until one does what it is asked for or the time is up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -7,8 +8,9 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
+use super::budget::Budget;
 use crate::discovery::{Discovery, Outcome, Pick};
-use crate::engine::Instance;
+use crate::engine::{Instance, Registry};
 use crate::http::client::{Answer, CallError};
 use crate::http::reply::HttpError;
 use crate::http::throttle::Throttle;
@@ -34,9 +36,19 @@ static FAILED: Throttle = Throttle::new();
 pub(super) struct Service {
     pub(super) name: &'static str,
     pub(super) discovery: Discovery,
+    pub(super) budget: Arc<Budget>,
 }
 
 impl Service {
+    /// The service of this name, with its instances as the registry has them.
+    pub(super) fn follow(registry: Arc<dyn Registry>, name: &'static str) -> Self {
+        Self {
+            name,
+            discovery: Discovery::follow(registry, name),
+            budget: Arc::new(Budget::new()),
+        }
+    }
+
     /// Whether an instance of another origin is known.
     pub(super) fn has_others(&self) -> bool {
         self.discovery.instances().iter().any(|known| !is_ours(known))
@@ -49,6 +61,8 @@ pub(super) struct Tries<'a> {
     service: &'a Service,
     deadline: Instant,
     others: Others,
+    /// Whether there was a try already.
+    has_begun: bool,
     /// Ids of those that were tried in this round.
     tried: Vec<String>,
     limit: Duration,
@@ -105,6 +119,7 @@ impl<'a> Tries<'a> {
             service,
             deadline,
             others: Others::Alike,
+            has_begun: false,
             tried: Vec::new(),
             limit: FIRST_LIMIT,
             pause: FIRST_PAUSE,
@@ -128,12 +143,19 @@ impl<'a> Tries<'a> {
     ///
     /// # Errors
     ///
-    /// 503 where no instance is known, or the time is up, with what the last one answered.
+    /// 503 where no instance is known; and with what the last one answered, where the time is up, or where so many
+    /// requests fail that this one is not tried again: see [`Budget`].
     pub(super) async fn next(&mut self) -> Result<Try, HttpError> {
+        if !self.has_begun {
+            self.service.budget.request();
+        } else if self.left() > Duration::ZERO && !self.service.budget.retry() {
+            return Err(self.give_up("and too many requests fail for it to be tried again"));
+        }
+        self.has_begun = true;
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
+            let left = self.left();
             if left.is_zero() {
-                return Err(self.give_up());
+                return Err(self.give_up("in time"));
             }
             if let Some(instance) = self.pick() {
                 let limit = self.limit_at(&instance);
@@ -144,12 +166,16 @@ impl<'a> Tries<'a> {
                 });
             }
             if self.tried.is_empty() {
-                return Err(self.give_up());
+                return Err(self.give_up("in time"));
             }
             self.tried.clear();
             sleep(self.pause.min(left)).await;
             self.pause = self.pause.saturating_mul(2);
         }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     /// The last try came to nothing: `why` names the instance.
@@ -199,10 +225,10 @@ impl<'a> Tries<'a> {
         pick
     }
 
-    fn give_up(&self) -> HttpError {
+    fn give_up(&self, why: &str) -> HttpError {
         let service = self.service.name;
         HttpError::unavailable(match &self.last {
-            Some(last) => format!("no instance of {service} could do it in time, at last {last}"),
+            Some(last) => format!("no instance of {service} could do it {why}, at last {last}"),
             None => format!("no live instance of {service} is known"),
         })
     }

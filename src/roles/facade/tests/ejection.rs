@@ -10,12 +10,6 @@ const SECOND: Duration = Duration::from_secs(1);
 /// More than a try at an instance that answers takes on a busy machine, and the shortest trial.
 const USUAL: Duration = Duration::from_millis(900);
 
-impl Setting {
-    fn parts(&self) -> &Parts {
-        self.facade.parts.get().unwrap()
-    }
-}
-
 #[tokio::test]
 async fn only_the_first_batch_waits_for_an_instance_that_hangs() {
     let (hung, a, b) = (
