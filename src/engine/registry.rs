@@ -43,6 +43,8 @@ pub struct Instance {
     pub port: u16,
     /// The version of `svc` that it runs; `None` where it is of another origin, and may know less than ours.
     pub version: Option<String>,
+    /// When its process began to serve; `None` where it does not say so. What tells a process from the one before it.
+    pub since: Option<SystemTime>,
 }
 
 /// How an instance does by the registry's checks: as its worst check has it.
@@ -92,6 +94,11 @@ pub fn rfc3339(at: SystemTime) -> Option<String> {
     // A year past 9999 is an error, which `to_string` would panic at.
     write!(text, "{}", humantime::format_rfc3339_seconds(at)).ok()?;
     Some(text)
+}
+
+/// The time that [`rfc3339`] wrote; `None` where it is another text.
+pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339(text).ok()
 }
 
 /// Checks that `id` can be that of an instance: it reaches any registry unchanged.

@@ -144,7 +144,7 @@ fn absolute(instance: &Instance, path: &Uri) -> Result<Uri, CallError> {
     let unusable = || {
         CallError::new(
             id,
-            Reached::No,
+            Kind::Unreached,
             format!("{authority:?} is no address that can be called"),
         )
     };
@@ -170,7 +170,7 @@ impl Opened {
             Ok(piece) => piece,
             Err(_) => Err(CallError::new(
                 &self.from,
-                Reached::Maybe,
+                Kind::Late,
                 format!("its answer stopped for {limit:?}"),
             )),
         }
@@ -180,7 +180,7 @@ impl Opened {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|cause| {
                 let why = format!("its answer broke off: {}", innermost(&cause));
-                CallError::new(&self.from, Reached::Maybe, why)
+                CallError::new(&self.from, Kind::Broken, why)
             })?;
             // Trailers say nothing here.
             if let Ok(data) = frame.into_data() {
@@ -224,7 +224,7 @@ impl Opened {
 
     fn too_long(&self, most_bytes: usize) -> CallError {
         let why = format!("its answer has more than {most_bytes} bytes");
-        CallError::new(&self.from, Reached::Maybe, why)
+        CallError::new(&self.from, Kind::TooLong, why)
     }
 }
 
@@ -233,43 +233,59 @@ impl Opened {
 pub struct CallError {
     /// Id of the instance that was called.
     to: String,
-    reached: Reached,
+    kind: Kind,
     why: String,
 }
 
-/// Whether the request came to the other side.
+/// How a call came to no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reached {
-    No,
-    Maybe,
+enum Kind {
+    /// No connection came about.
+    Unreached,
+    /// The connection ended before the answer did.
+    Broken,
+    /// The answer did not come in time.
+    Late,
+    /// The answer is longer than the caller takes.
+    TooLong,
 }
 
 impl CallError {
-    fn new(to: &str, reached: Reached, why: String) -> CallError {
+    fn new(to: &str, kind: Kind, why: String) -> CallError {
         CallError {
             to: to.to_owned(),
-            reached,
+            kind,
             why,
         }
     }
 
     fn late(to: &str, limit: Duration) -> CallError {
-        CallError::new(to, Reached::Maybe, format!("no answer within {limit:?}"))
+        CallError::new(to, Kind::Late, format!("no answer within {limit:?}"))
     }
 
     fn of_request(to: &str, cause: &legacy::Error) -> CallError {
-        let why = innermost(cause);
-        if cause.is_connect() {
-            CallError::new(to, Reached::No, why)
+        let kind = if cause.is_connect() {
+            Kind::Unreached
         } else {
-            CallError::new(to, Reached::Maybe, why)
-        }
+            Kind::Broken
+        };
+        CallError::new(to, kind, innermost(cause))
     }
 
     /// Whether the other side may have got the request, and done what it asks for. False only where that is certain: no
     /// connection came about.
     pub fn may_have_arrived(&self) -> bool {
-        self.reached == Reached::Maybe
+        self.kind != Kind::Unreached
+    }
+
+    /// Whether it was given up because its time was over. Whether that was short is for the caller to say.
+    pub fn is_late(&self) -> bool {
+        self.kind == Kind::Late
+    }
+
+    /// Whether there is an answer, which is only longer than the caller takes.
+    pub fn is_too_long(&self) -> bool {
+        self.kind == Kind::TooLong
     }
 }
 

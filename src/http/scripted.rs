@@ -93,6 +93,7 @@ impl Peer {
             host: "127.0.0.1".to_owned(),
             port: listener.local_addr().unwrap().port(),
             version: Some("1".to_owned()),
+            since: None,
         };
         let (seen, connections) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::<AtomicUsize>::default());
         let (record, count, act) = (seen.clone(), connections.clone(), Arc::new(act));

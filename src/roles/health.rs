@@ -80,6 +80,7 @@ async fn ask(url: Url, limit: Duration) -> Result<Told, CallError> {
         host: url.host,
         port: url.port,
         version: None,
+        since: None,
     };
     let mut call = Call::default();
     *call.uri_mut() = Uri::from(url.target);

@@ -179,6 +179,7 @@ async fn discovery_sees_instances_pass_fail_and_leave() {
         host: "127.0.0.1".to_owned(),
         port: first.port,
         version: Some("1.2.3".to_owned()),
+        since: Some(first.since),
     };
     assert_eq!(discovery.instances()[..], [expected]);
 

@@ -215,8 +215,12 @@ pub(crate) fn request(method: &str, target: &str, headers: &str, body: &str) -> 
 pub(crate) struct Load {
     /// Before each of its texts.
     prefix: &'static str,
+    /// Whether each of its texts has a key of its own: such messages travel alone.
+    is_keyed: bool,
     acknowledged: Mutex<Vec<String>>,
     failed: Mutex<Vec<String>>,
+    /// When each post left, and how long its answer took.
+    taken: Mutex<Vec<(Instant, Duration)>>,
     stop: AtomicBool,
 }
 
@@ -229,6 +233,14 @@ impl Load {
         })
     }
 
+    /// One whose texts have a key each.
+    pub(crate) fn keyed() -> Arc<Self> {
+        Arc::new(Self {
+            is_keyed: true,
+            ..Self::default()
+        })
+    }
+
     /// Posts on one connection until it is time to stop.
     async fn post(self: Arc<Self>, facade: SocketAddr, client: usize) {
         let mut connection = RawClient::connect(facade).await;
@@ -237,10 +249,17 @@ impl Load {
                 return;
             }
             let text = format!("{}{client}-{number}", self.prefix);
+            let key = if self.is_keyed {
+                format!("Idempotency-Key: {}\r\n", Uuid::new_v4())
+            } else {
+                String::new()
+            };
+            let begun = Instant::now();
             connection
-                .send(request("POST", &format!("/message?text={text}"), "", ""))
+                .send(request("POST", &format!("/message?text={text}"), &key, ""))
                 .await;
             let answer = connection.answer().await;
+            self.taken.lock().await.push((begun, begun.elapsed()));
             if answer.status == 201 {
                 self.acknowledged.lock().await.push(text);
             } else {
@@ -256,6 +275,13 @@ impl Load {
     /// What was acknowledged so far.
     pub(crate) async fn acknowledged(&self) -> Vec<String> {
         self.acknowledged.lock().await.clone()
+    }
+
+    /// The longest that an answer took to a post that left after `start`.
+    pub(crate) async fn longest_since(&self, start: Instant) -> Duration {
+        let taken = self.taken.lock().await;
+        let since = taken.iter().filter(|(begun, _)| *begun > start);
+        since.map(|(_, took)| *took).max().unwrap_or_default()
     }
 
     /// Waits until so many more are acknowledged.
@@ -274,8 +300,13 @@ impl Load {
 
 /// Eight clients that post without pause.
 pub(crate) fn clients(load: &Arc<Load>, facade: &Svc) -> JoinSet<()> {
+    many_clients(8, load, facade)
+}
+
+/// So many of them.
+pub(crate) fn many_clients(count: usize, load: &Arc<Load>, facade: &Svc) -> JoinSet<()> {
     let mut clients = JoinSet::new();
-    for client in 0..8 {
+    for client in 0..count {
         clients.spawn(load.clone().post(facade.address(), client));
     }
     clients

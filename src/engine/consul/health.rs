@@ -10,9 +10,10 @@ use rustify::errors::ClientError;
 use serde::Deserialize;
 use tracing::debug;
 
-use super::agent::VERSION_META;
+use super::agent::{SINCE_META, VERSION_META};
 use super::blocking::{self, Answer};
 use super::{Consul, Failure};
+use crate::engine::registry::parse_rfc3339;
 use crate::engine::{Instance, Result};
 
 impl Consul {
@@ -157,11 +158,13 @@ impl Entry {
             );
             return None;
         };
+        let mut meta = found.meta.unwrap_or_default();
         Some(Instance {
             id: found.id,
             host,
             port,
-            version: found.meta.and_then(|mut meta| meta.remove(VERSION_META)),
+            version: meta.remove(VERSION_META),
+            since: meta.get(SINCE_META).and_then(|since| parse_rfc3339(since)),
         })
     }
 }
@@ -201,6 +204,7 @@ mod tests {
             host: host.to_owned(),
             port,
             version: version.map(str::to_owned),
+            since: None,
         };
         let expected = [
             instance("a", "host", 2, None),

@@ -5,7 +5,7 @@ use anyhow::Context;
 use super::agent::{SINCE_META, VERSION_META};
 use super::health::{Check, Entry, ServiceHealth};
 use super::{Consul, one_line};
-use crate::engine::registry::url_host;
+use crate::engine::registry::{parse_rfc3339, url_host};
 use crate::engine::{Condition, Listed};
 
 /// How much of what a check says is shown, in characters.
@@ -58,9 +58,7 @@ impl From<Entry> for Listed {
             version: meta.remove(VERSION_META),
             condition: worst.map_or(Condition::Passing, Check::condition),
             reason: worst.map(Check::reason),
-            since: meta
-                .get(SINCE_META)
-                .and_then(|since| humantime::parse_rfc3339(since).ok()),
+            since: meta.get(SINCE_META).and_then(|since| parse_rfc3339(since)),
         }
     }
 }

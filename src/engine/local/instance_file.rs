@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Folder;
 use super::files::{self, Temporary};
-use crate::engine::registry::{check_id, url_host};
+use crate::engine::registry::{check_id, parse_rfc3339, url_host};
 use crate::engine::{Condition, Instance, Listed, Registration, rfc3339};
 
 /// What the names of all such files end with.
@@ -300,7 +300,12 @@ impl Record {
             host: self.host.clone(),
             port: self.port,
             version: self.version.clone(),
+            since: self.since(),
         }
+    }
+
+    fn since(&self) -> Option<SystemTime> {
+        self.since.as_deref().and_then(parse_rfc3339)
     }
 
     pub(super) fn listed(&self, life: Life) -> Listed {
@@ -314,10 +319,7 @@ impl Record {
             version: self.version.clone(),
             condition,
             reason: life.reason(),
-            since: self
-                .since
-                .as_deref()
-                .and_then(|since| humantime::parse_rfc3339(since).ok()),
+            since: self.since(),
         }
     }
 }

@@ -31,6 +31,7 @@ fn instance(host: &str, port: u16) -> Instance {
         host: host.to_owned(),
         port,
         version: None,
+        since: None,
     }
 }
 
@@ -128,6 +129,7 @@ async fn a_call_without_an_answer_may_have_arrived() {
     let (reset, tries) = failure(Act::Reset, LIMIT).await;
     assert_eq!(reset.to_string(), "logging-service@here: connection reset");
     assert_eq!((reset.may_have_arrived(), tries), (true, 1));
+    assert!(!reset.is_late() && !reset.is_too_long());
 
     let (closed, tries) = failure(Act::AnswerAndClose(Vec::new()), LIMIT).await;
     assert!(closed.to_string().contains("connection closed"), "{closed}");
@@ -146,7 +148,7 @@ async fn silence_ends_at_the_limit_and_its_connection_with_it() {
     for _ in 0..2 {
         let error = client.call(&peer.instance, get("/"), limit, MOST).await.unwrap_err();
         assert_eq!(error.to_string(), "logging-service@here: no answer within 200ms");
-        assert!(error.may_have_arrived());
+        assert!(error.may_have_arrived() && error.is_late());
     }
     assert!(start.elapsed() < LIMIT);
     assert_eq!(peer.connections(), 2, "a connection that owes an answer was used again");
@@ -156,6 +158,7 @@ async fn silence_ends_at_the_limit_and_its_connection_with_it() {
 async fn an_answer_that_stops_half_way_ends_a_whole_call_at_its_limit() {
     let (error, _) = failure(Act::AnswerAndHang(chunks(&["[1"])), Duration::from_millis(200)).await;
     assert_eq!(error.to_string(), "logging-service@here: no answer within 200ms");
+    assert!(error.is_late());
 }
 
 #[tokio::test]
@@ -167,6 +170,7 @@ async fn an_answer_over_the_limit_of_bytes_is_an_error_whether_announced_or_not(
             error.to_string(),
             "logging-service@here: its answer has more than 1024 bytes"
         );
+        assert!(error.is_too_long() && !error.is_late());
     }
     let peer = peer(whole_in_chunks(&[&long[1..]])).await;
     let answer = Client::new().call(&peer.instance, get("/"), LIMIT, MOST).await.unwrap();

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::tries::{MOST_ERROR_BYTES, Service, Tries, Try, describe_answer};
 use super::{DEADLINE, Parts};
-use crate::discovery::Pick;
+use crate::discovery::{Outcome, Pick};
 use crate::http::body::Broken;
 use crate::http::client::{Call, CallError, Client, Opened};
 use crate::http::reply::{self, HttpError, Reply};
@@ -85,26 +85,56 @@ impl Source {
 
     /// The list from this instance, or why it is not to be had from it.
     async fn open_at(&self, at: Try) -> Result<List, String> {
-        let Try { instance, limit } = at;
-        let until = Instant::now() + limit;
+        let begun = self.begin(&at).await;
+        at.ended(match &begun {
+            Ok(_) => Ok(StatusCode::OK),
+            Err(NotBegun::Answered(status, _)) => Ok(*status),
+            Err(NotBegun::Call(error)) => Err(error),
+        });
+        match begun {
+            Ok((body, first)) => Ok(List::new(at.instance, body, first)),
+            Err(NotBegun::Answered(_, why)) => Err(why),
+            Err(NotBegun::Call(error)) => Err(error.to_string()),
+        }
+    }
+
+    /// Reads up to the first byte of the list.
+    async fn begin(&self, at: &Try) -> Result<(Opened, Option<Bytes>), NotBegun> {
+        let Try { instance, limit, .. } = at;
+        let until = Instant::now() + *limit;
         let left = || until.saturating_duration_since(Instant::now());
         let mut call = Call::new(Bytes::new());
         *call.uri_mut() = Uri::from_static(self.path);
-        let words = |error: CallError| error.to_string();
-        let mut body = self.client.open(&instance, call, limit).await.map_err(words)?;
+        let mut body = self.client.open(instance, call, *limit).await?;
         if body.status != StatusCode::OK {
-            let answer = body.whole(left(), MOST_ERROR_BYTES).await.map_err(words)?;
-            return Err(describe_answer(&instance, &answer));
+            let answer = body.whole(left(), MOST_ERROR_BYTES).await?;
+            return Err(NotBegun::Answered(answer.status, describe_answer(instance, &answer)));
         }
         loop {
-            let piece = body.piece(left()).await.map_err(words)?;
+            let piece = body.piece(left()).await?;
             match piece.as_deref().map(|piece| piece.trim_ascii_start().first()) {
-                Some(Some(b'[')) => return Ok(List::new(instance, body, piece)),
+                Some(Some(b'[')) => return Ok((body, piece)),
                 // Nothing but space so far.
                 Some(None) => {}
-                _ => return Err(format!("{}: its answer is no JSON array", instance.id)),
+                _ => {
+                    let why = format!("{}: its answer is no JSON array", instance.id);
+                    return Err(NotBegun::Answered(StatusCode::BAD_GATEWAY, why));
+                }
             }
         }
+    }
+}
+
+/// Why an instance did not begin to send its list.
+enum NotBegun {
+    /// It answered with this status, or as if with it.
+    Answered(StatusCode, String),
+    Call(CallError),
+}
+
+impl From<CallError> for NotBegun {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
     }
 }
 
@@ -135,7 +165,10 @@ impl List {
     async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         let piece = match self.first.take() {
             Some(first) => Some(first),
-            None => self.body.piece(STALL_LIMIT).await?,
+            None => {
+                let piece = self.body.piece(STALL_LIMIT).await;
+                piece.inspect_err(|_| self.instance.report(Outcome::Failed))?
+            }
         };
         match &piece {
             Some(piece) => self.last_byte = *piece.trim_ascii_end().last().unwrap_or(&self.last_byte),

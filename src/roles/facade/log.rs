@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::deliver::{self, Written};
 use super::tries::{Service, Tries, Try, describe, describe_answer};
-use crate::discovery::Pick;
+use crate::discovery::{self, Pick};
 use crate::http::client::{Answer, Call, CallError, Client};
 use crate::http::reply::HttpError;
 
@@ -94,6 +94,7 @@ impl Log {
                     let (failed, why) = settle(entries, &statuses, &at.instance, logged);
                     entries = failed;
                     if let Some(why) = why {
+                        at.instance.report(discovery::Outcome::Unable);
                         tries.failed(why);
                     }
                 }
@@ -157,7 +158,9 @@ impl Log {
         if keyed && !at.is_of_another_origin() {
             headers.insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
         }
-        self.client.call(&at.instance, call, at.limit, MOST_ANSWER_BYTES).await
+        let answer = self.client.call(&at.instance, call, at.limit, MOST_ANSWER_BYTES).await;
+        at.ended(answer.as_ref().map(|answer| answer.status));
+        answer
     }
 }
 

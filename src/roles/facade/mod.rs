@@ -7,6 +7,7 @@
 //! | `GET /messages` | 200 `[[text…],[text…]]`, all logs and all delivered messages, streamed |
 //! | `GET /health` | 200 while it can take requests, also when something behind it is away, which shows in the body |
 
+mod budget;
 mod deliver;
 mod lists;
 mod log;
@@ -27,7 +28,6 @@ use super::followed::{Followed, MAILBOX};
 use super::instance::{self, Identity};
 use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::InstanceOptions;
-use crate::discovery::Discovery;
 use crate::engine::{self, Engines, Mailbox, Registry};
 use crate::http::client::Client;
 use crate::http::health::Health;
@@ -87,10 +87,7 @@ struct Parts {
 
 impl Facade {
     async fn open(&self, mailbox: Followed<dyn Mailbox>, registry: &Arc<dyn Registry>) {
-        let follow = |name| Service {
-            name,
-            discovery: Discovery::follow(registry.clone(), name),
-        };
+        let follow = |name| Service::follow(registry.clone(), name);
         let (client, logging) = (Client::new(), follow(LOGGING_SERVICE));
         let parts = Parts {
             delivery: Delivery::new(client.clone(), logging.clone(), mailbox.named()),
@@ -135,11 +132,14 @@ impl Handler for Facade {
             return details;
         };
         details.insert("mailbox".to_owned(), parts.mailbox.details());
+        let mut discovery = Map::new();
         for service in [&parts.logging, &parts.messages] {
+            discovery.insert(service.name.to_owned(), service.discovery.details());
             let instances = service.discovery.instances();
             let ids: Vec<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();
             details.insert(service.name.to_owned(), json!(ids));
         }
+        details.insert("discovery".to_owned(), discovery.into());
         details
     }
 }

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::header::{ALLOW, RETRY_AFTER};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::*;
@@ -18,18 +19,31 @@ use crate::http::request::BodyRoom;
 use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 
 mod batches;
+mod budget;
+mod ejection;
 
 const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A registry that knows these instances.
-struct Fixed(Vec<(&'static str, Instance)>);
+/// Instances, each with its service.
+type Known = Vec<(&'static str, Instance)>;
 
-impl Registry for Fixed {
+/// A registry that knows the instances that a test tells it.
+struct Told(watch::Receiver<Known>);
+
+impl Told {
+    /// It knows these, until it is told others.
+    fn of(known: Known) -> (watch::Sender<Known>, Arc<dyn Registry>) {
+        let (tell, told) = watch::channel(known);
+        (tell, Arc::new(Told(told)))
+    }
+}
+
+impl Registry for Told {
     fn describe(&self) -> String {
-        "a fixed registry".to_owned()
+        "a scripted registry".to_owned()
     }
 
     fn advice(&self) -> String {
@@ -53,9 +67,15 @@ impl Registry for Fixed {
     }
 
     fn watch<'a>(&'a self, service: &'a str) -> BoxStream<'a, engine::Result<Vec<Instance>>> {
-        let known = self.0.iter().filter(|(name, _)| *name == service);
-        let instances = known.map(|(_, instance)| instance.clone()).collect();
-        stream::iter([Ok(instances)]).chain(stream::pending()).boxed()
+        let mut told = self.0.clone();
+        told.mark_changed();
+        let answers = stream::unfold(told, move |mut told| async move {
+            told.changed().await.ok()?;
+            let known = told.borrow_and_update().clone();
+            let instances = known.into_iter().filter(|(name, _)| *name == service);
+            Some((Ok(instances.map(|(_, instance)| instance).collect()), told))
+        });
+        answers.chain(stream::pending()).boxed()
     }
 }
 
@@ -152,6 +172,7 @@ impl Mailbox for Scripted {
 struct Setting {
     facade: Facade,
     mailbox: Arc<Scripted>,
+    registry: watch::Sender<Known>,
 }
 
 /// An answer, as far as it came.
@@ -176,11 +197,15 @@ impl Answered {
 }
 
 impl Setting {
-    async fn new(mailbox: Scripted, instances: Vec<(&'static str, Instance)>) -> Setting {
+    async fn new(mailbox: Scripted, instances: Known) -> Setting {
         let (facade, mailbox) = (Facade::default(), Arc::new(mailbox));
-        let registry: Arc<dyn Registry> = Arc::new(Fixed(instances));
+        let (tell, registry) = Told::of(instances);
         facade.open(Followed::fixed(mailbox.clone()), &registry).await;
-        Setting { facade, mailbox }
+        Setting {
+            facade,
+            mailbox,
+            registry: tell,
+        }
     }
 
     /// In front of these logging instances.
@@ -241,6 +266,10 @@ impl Setting {
     async fn post_keyed(&self, text: &str) -> Answered {
         let request = hyper::Request::post(format!("/message?text={text}")).header("idempotency-key", KEY);
         self.ask(request.body(Full::default()).unwrap()).await
+    }
+
+    fn parts(&self) -> &Parts {
+        self.facade.parts.get().unwrap()
     }
 
     fn offered(&self) -> Vec<Batch> {
@@ -424,6 +453,30 @@ async fn without_a_logging_instance_a_post_is_a_503_that_names_the_service() {
 }
 
 #[tokio::test]
+async fn where_the_registry_is_empty_and_nobody_answers_a_request_is_a_503_until_one_is_registered() {
+    let (gone, next) = (dead("gone").await, peer("next", logged()).await);
+    let setting = Setting::logging(Scripted::default(), &[&gone]).await;
+    setting.registry.send_replace(Vec::new());
+    let start = Instant::now();
+    let message = setting.post("a").await.unavailable();
+    assert!(message.contains("gone: connection refused"), "{message}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+
+    // One that is under way goes to it, too.
+    let setting = Setting::logging(Scripted::default(), &[&gone]).await;
+    setting.registry.send_replace(Vec::new());
+    let registered = async {
+        while setting.parts().logging.discovery.ejected().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let known = vec![(LOGGING_SERVICE, next.instance.clone())];
+        setting.registry.send_replace(known);
+    };
+    let (answer, ()) = tokio::join!(setting.post("b"), registered);
+    assert_eq!((answer.status, next.seen().len()), (201, 1));
+}
+
+#[tokio::test]
 async fn nothing_is_logged_while_the_mailbox_is_known_to_be_away() {
     let good = peer("good", logged()).await;
     let away = Scripted {
@@ -451,6 +504,11 @@ async fn nothing_is_logged_while_the_mailbox_is_known_to_be_away() {
         (&health[LOGGING_SERVICE], &health[MESSAGES_SERVICE]),
         (&json!(["good"]), &json!([]))
     );
+    let discovery = json!({
+        LOGGING_SERVICE: { "instances": 1, "ejected": [], "age_seconds": 0 },
+        MESSAGES_SERVICE: { "instances": 0, "ejected": [], "age_seconds": 0 },
+    });
+    assert_eq!(health["discovery"], discovery);
 }
 
 #[tokio::test]
@@ -621,6 +679,7 @@ async fn a_list_without_an_end_is_read_no_faster_than_it_is_passed_on() {
         host: "127.0.0.1".to_owned(),
         port: listener.local_addr().unwrap().port(),
         version: None,
+        since: None,
     };
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = sent.clone();
@@ -698,6 +757,7 @@ async fn a_request_before_the_mailbox_is_there_is_a_503() {
     let setting = Setting {
         facade: Facade::default(),
         mailbox: Arc::default(),
+        registry: watch::Sender::default(),
     };
     assert_eq!(setting.post("a").await.unavailable(), "the mailbox is not open");
 }

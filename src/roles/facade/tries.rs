@@ -1,5 +1,6 @@
 //! [`Tries`]: one instance after another, until one does what it is asked for or the time is up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -7,15 +8,20 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::discovery::{Discovery, Pick};
-use crate::engine::Instance;
-use crate::http::client::Answer;
+use super::budget::Budget;
+use crate::discovery::{Discovery, Outcome, Pick};
+use crate::engine::{Instance, Registry};
+use crate::http::client::{Answer, CallError};
 use crate::http::reply::HttpError;
 use crate::http::throttle::Throttle;
 
 /// How long the first try may take, twice that for the next, and so on: an instance that hangs costs little time, and
 /// one that is slow, because all are, gets it in the end.
 const FIRST_LIMIT: Duration = Duration::from_millis(1200);
+
+/// How long the first trial of an instance that was ejected may take, twice that for the next, up to [`FIRST_LIMIT`].
+/// Short, since others answer: who is sent there should not wait for it as the first one did.
+const TRIAL_LIMIT: Duration = Duration::from_millis(300);
 
 /// Pause before instances that failed are asked again. It doubles from round to round.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -30,9 +36,19 @@ static FAILED: Throttle = Throttle::new();
 pub(super) struct Service {
     pub(super) name: &'static str,
     pub(super) discovery: Discovery,
+    pub(super) budget: Arc<Budget>,
 }
 
 impl Service {
+    /// The service of this name, with its instances as the registry has them.
+    pub(super) fn follow(registry: Arc<dyn Registry>, name: &'static str) -> Self {
+        Self {
+            name,
+            discovery: Discovery::follow(registry, name),
+            budget: Arc::new(Budget::new()),
+        }
+    }
+
     /// Whether an instance of another origin is known.
     pub(super) fn has_others(&self) -> bool {
         self.discovery.instances().iter().any(|known| !is_ours(known))
@@ -45,6 +61,8 @@ pub(super) struct Tries<'a> {
     service: &'a Service,
     deadline: Instant,
     others: Others,
+    /// Whether there was a try already.
+    has_begun: bool,
     /// Ids of those that were tried in this round.
     tried: Vec<String>,
     limit: Duration,
@@ -69,9 +87,23 @@ enum Others {
 pub(super) struct Try {
     pub(super) instance: Pick,
     pub(super) limit: Duration,
+    /// Whether that is less than an instance should have, because the request's time is up then.
+    is_cut_short: bool,
 }
 
 impl Try {
+    /// Tells what the instance answered, or why there is no answer: who does not answer is ejected.
+    pub(super) fn ended(&self, ended: Result<StatusCode, &CallError>) {
+        let outcome = match ended {
+            Ok(status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Outcome::Unable,
+            Ok(_) => Outcome::Answered,
+            Err(error) if error.is_late() && self.is_cut_short => return,
+            Err(error) if error.is_too_long() => Outcome::Answered,
+            Err(_) => Outcome::Failed,
+        };
+        self.instance.report(outcome);
+    }
+
     pub(super) fn is_of_another_origin(&self) -> bool {
         !is_ours(&self.instance)
     }
@@ -87,6 +119,7 @@ impl<'a> Tries<'a> {
             service,
             deadline,
             others: Others::Alike,
+            has_begun: false,
             tried: Vec::new(),
             limit: FIRST_LIMIT,
             pause: FIRST_PAUSE,
@@ -110,25 +143,39 @@ impl<'a> Tries<'a> {
     ///
     /// # Errors
     ///
-    /// 503 where no instance is known, or the time is up, with what the last one answered.
+    /// 503 where no instance is known; and with what the last one answered, where the time is up, or where so many
+    /// requests fail that this one is not tried again: see [`Budget`].
     pub(super) async fn next(&mut self) -> Result<Try, HttpError> {
+        if !self.has_begun {
+            self.service.budget.request();
+        } else if self.left() > Duration::ZERO && !self.service.budget.retry() {
+            return Err(self.give_up("and too many requests fail for it to be tried again"));
+        }
+        self.has_begun = true;
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
+            let left = self.left();
             if left.is_zero() {
-                return Err(self.give_up());
+                return Err(self.give_up("in time"));
             }
             if let Some(instance) = self.pick() {
-                let limit = self.limit.min(left);
-                self.limit = self.limit.saturating_mul(2);
-                return Ok(Try { instance, limit });
+                let limit = self.limit_at(&instance);
+                return Ok(Try {
+                    instance,
+                    limit: limit.min(left),
+                    is_cut_short: left < limit,
+                });
             }
             if self.tried.is_empty() {
-                return Err(self.give_up());
+                return Err(self.give_up("in time"));
             }
             self.tried.clear();
             sleep(self.pause.min(left)).await;
             self.pause = self.pause.saturating_mul(2);
         }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     /// The last try came to nothing: `why` names the instance.
@@ -142,6 +189,17 @@ impl<'a> Tries<'a> {
             );
         }
         self.last = Some(why);
+    }
+
+    fn limit_at(&mut self, instance: &Pick) -> Duration {
+        match instance.trial() {
+            Some(ejections) => trial_limit(ejections),
+            None => {
+                let limit = self.limit;
+                self.limit = limit.saturating_mul(2);
+                limit
+            }
+        }
     }
 
     fn pick(&mut self) -> Option<Pick> {
@@ -167,13 +225,19 @@ impl<'a> Tries<'a> {
         pick
     }
 
-    fn give_up(&self) -> HttpError {
+    fn give_up(&self, why: &str) -> HttpError {
         let service = self.service.name;
         HttpError::unavailable(match &self.last {
-            Some(last) => format!("no instance of {service} could do it in time, at last {last}"),
+            Some(last) => format!("no instance of {service} could do it {why}, at last {last}"),
             None => format!("no live instance of {service} is known"),
         })
     }
+}
+
+/// How long the trial may take of an instance that was ejected so often in a row.
+fn trial_limit(ejections: u32) -> Duration {
+    let doublings = ejections.saturating_sub(1).min(16);
+    TRIAL_LIMIT.saturating_mul(1 << doublings).min(FIRST_LIMIT)
 }
 
 /// What an instance answered instead of what it was asked for: `logging-service@127.0.0.1:8101 answered 503: …`.

@@ -13,8 +13,8 @@ mod rendezvous;
 mod turns;
 mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use futures_util::stream::{Stream, StreamExt, TryStreamExt};
@@ -58,10 +58,13 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
     let mut deliverer = None;
     let open = async |health: &Health, registration: &engine::Registration| {
         let mailbox = MAILBOX.open(ROLE, engines, &options, health).await?;
+        let discovery = Discovery::follow(registry.clone(), MESSAGES_SERVICE);
+        // Nobody opens it twice.
+        let _ = messages.discovery.set(discovery.clone());
         deliverer = Some(Deliverer::start(
             mailbox.named(),
             registration.id(),
-            live(Discovery::follow(registry.clone(), MESSAGES_SERVICE)),
+            live(discovery),
             messages.progress.clone(),
             stop.clone(),
         ));
@@ -90,6 +93,8 @@ fn live(discovery: Discovery) -> deliverer::Live {
 #[derive(Default)]
 struct Messages {
     mailbox: Slot<dyn Mailbox>,
+    /// Of the instances that share the work. Empty before the mailbox is there.
+    discovery: OnceLock<Discovery>,
     progress: Arc<Progress>,
     /// Entries that were left out of answers since the start, because they are no deliveries.
     skipped: Arc<AtomicU64>,
@@ -147,6 +152,10 @@ impl Handler for Messages {
         let mut details = Map::new();
         if let Some(mailbox) = self.mailbox.details() {
             details.insert("mailbox".to_owned(), mailbox);
+        }
+        if let Some(discovery) = self.discovery.get() {
+            let of_service = Map::from_iter([(MESSAGES_SERVICE.to_owned(), discovery.details())]);
+            details.insert("discovery".to_owned(), of_service.into());
         }
         details.insert("deliveries".to_owned(), self.progress.details());
         details.insert(

@@ -45,6 +45,7 @@ async fn until(instance: &Instance, launch: &Launch, is_good: impl Fn(&Value) ->
         host: launch.host(),
         port: instance.port,
         version: None,
+        since: None,
     };
     let client = Client::new();
     let pauses = ExponentialBuilder::new()

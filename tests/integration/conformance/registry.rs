@@ -1,5 +1,6 @@
 //! The cases of [`Registry`].
 
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -201,12 +202,13 @@ async fn an_instance_is_listed_with_all_that_it_says_of_itself(own: Own) {
         // Whole seconds of it.
         since: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_570_917)),
     };
-    assert_eq!(own.listed().await, [expected]);
+    assert_eq!(own.listed().await, slice::from_ref(&expected));
     let expected = Instance {
         id: live.id(),
         host: "127.0.0.1".to_owned(),
         port: live.registration.port,
         version: Some("1.2.3".to_owned()),
+        since: expected.since,
     };
     let mut watch = own.watch();
     watch.shows(&[live.id()]).await;

@@ -22,9 +22,9 @@ const ROLES: [&str; 3] = ["facade", "logging", "messages"];
 /// What a role tells beside its status.
 fn details(role: &str) -> &'static [&'static str] {
     match role {
-        "facade" => &["mailbox", "logging-service", "messages-service"],
+        "facade" => &["mailbox", "logging-service", "messages-service", "discovery"],
         "logging" => &["log_store", "skipped_entries"],
-        _ => &["mailbox", "deliveries", "skipped_entries"],
+        _ => &["mailbox", "deliveries", "discovery", "skipped_entries"],
     }
 }
 
@@ -173,4 +173,30 @@ async fn each_role_is_starting_with_503_and_the_reason() {
         }
     }
     table.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_how_old_is_what_is_known_of_the_registry() {
+    // Longer than Consul keeps a question whose answer does not change.
+    const OLD: u64 = 12;
+    let mut fleet = Fleet::start(1, 1, 1).await;
+    let are = async |fleet: &Fleet, is_so: fn(u64) -> bool| {
+        let facade = ask(&fleet.facades[0], "GET", "/health", "", "").await.json();
+        let messages = ask(&fleet.messages[0], "GET", "/health", "", "").await.json();
+        let known = [
+            &facade["discovery"]["logging-service"],
+            &facade["discovery"]["messages-service"],
+            &messages["discovery"]["messages-service"],
+        ];
+        known.iter().all(|known| {
+            (&known["instances"], &known["ejected"]) == (&json!(1), &json!([]))
+                && is_so(known["age_seconds"].as_u64().unwrap())
+        })
+    };
+    eventually("all know of each other", async || are(&fleet, |age| age < OLD).await).await;
+    let agent = fleet.take_agent();
+    let ports = block_in_place(|| agent.kill());
+    eventually("what is known gets old", async || are(&fleet, |age| age >= OLD).await).await;
+    let _agent = block_in_place(|| Agent::start_empty(&ports));
+    eventually("it is known anew", async || are(&fleet, |age| age < OLD).await).await;
 }

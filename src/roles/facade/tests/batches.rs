@@ -428,11 +428,8 @@ async fn a_batch_stays_with_its_mailbox_and_the_next_one_goes_to_the_one_that_is
     });
     let latter = Arc::new(Scripted::default());
     let (name, named) = watch::channel(Named::new(former.clone() as Arc<dyn Mailbox>));
-    let registry: Arc<dyn Registry> = Arc::new(Fixed(vec![(LOGGING_SERVICE, good.instance.clone())]));
-    let service = Service {
-        name: LOGGING_SERVICE,
-        discovery: Discovery::follow(registry, LOGGING_SERVICE),
-    };
+    let (_registry, registry) = Told::of(vec![(LOGGING_SERVICE, good.instance.clone())]);
+    let service = Service::follow(registry, LOGGING_SERVICE);
     assert!(service.discovery.first(SOON).await);
     let delivery = Delivery::new(Client::new(), service, named);
     let deliver = async |text: &str| {
