@@ -193,12 +193,13 @@ check_told_addresses() {
 
 check_wrong_address() {
     step 'A member with a public address that leads nowhere: the roles say so, and go on'
-    override 'services: {hazelcast-mq-2: {environment: {HZ_NETWORK_PUBLICADDRESS: "nowhere.invalid:5701"}}}'
+    # An address for documentation, RFC 5737.
+    override 'services: {hazelcast-mq-2: {environment: {HZ_NETWORK_PUBLICADDRESS: "192.0.2.1:5701"}}}'
     compose "${FILES[@]}" --file "$OVERRIDE" up --detach --no-deps hazelcast-mq-2 >"$LOGS/up.log" 2>&1 ||
         { cat "$LOGS/up.log" >&2; fail 'hazelcast-mq-2 does not start'; }
     until_true 'the cluster is whole' cluster_is_whole hazelcast-mq-1 2
-    until_true 'facade-service-1 names the address' says facade-service-1 'nowhere.invalid:5701.*public address'
-    show "$(docker logs facade-service-1 2>&1 | grep 'nowhere.invalid:5701.*public address' | tail -n 1 | cut -c1-400)"
+    until_true 'facade-service-1 names the address' says facade-service-1 'the cluster lists.*public address.*192.0.2.1:5701'
+    show "$(docker logs facade-service-1 2>&1 | grep 'the cluster lists.*public address.*192.0.2.1:5701' | tail -n 1 | cut -c1-400)"
     [[ $(curl --silent --max-time 6 --request POST 'http://127.0.0.1:8001/message?text=still') == *'"identifier"'* ]] ||
         fail 'a post failed meanwhile'
 }

@@ -9,7 +9,19 @@ show() { printf '   %s\n' "$*"; }
 fail() {
     printf '\ncompose-check: %s\n' "$*" >&2
     docker ps --all --format '{{.Names}}\t{{.Status}}' >&2 || true
+    keep_logs
     exit 1
+}
+
+# keep_logs: what the containers said, where it is still there after they are gone.
+keep_logs() {
+    local name
+    rm -rf "$CACHE_DIR/compose-check-logs"
+    mkdir -p "$CACHE_DIR/compose-check-logs"
+    for name in $(docker ps --all --format '{{.Names}}' 2>/dev/null); do
+        docker logs --timestamps "$name" >"$CACHE_DIR/compose-check-logs/$name.log" 2>&1 || true
+    done
+    printf 'what the containers said is in %s\n' "$CACHE_DIR/compose-check-logs" >&2
 }
 
 # need_compose: sets COMPOSE to the command, v2 where it is there, else 1.29.

@@ -2,6 +2,7 @@
 //!
 //! It owns every other task of the client, and ends them when it ends.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,15 +145,15 @@ impl Supervisor {
             outcome,
         } = dialed;
         let admitted = outcome.and_then(|(established, accepted)| {
-            let member = established.member;
-            self.admit(established, accepted).map(|()| member)
+            let (member, address) = (established.member, established.address);
+            self.admit(established, accepted).map(|()| (member, address))
         });
         match admitted {
-            Ok(member) => {
+            Ok((member, address)) => {
                 self.attempts.succeeded(target, Instant::now());
                 match missed {
-                    None => self.astray.reached(member),
-                    Some(cause) => self.missed(member, &cause),
+                    Some(cause) if !self.is_listed_at(member, address) => self.missed(member, &cause, true),
+                    _ => self.astray.reached(member),
                 }
             }
             Err(error) => self.failed(target, &error),
@@ -224,7 +225,7 @@ impl Supervisor {
         }
         let is_first = self.attempts.failed(target, Instant::now());
         match target {
-            Target::Member(uuid) if !self.astray.is_lost(uuid) => self.missed(uuid, error),
+            Target::Member(uuid) if !self.astray.is_lost(uuid) => self.missed(uuid, error, false),
             _ if is_first => {
                 warn!(cluster = %self.config.cluster_name, ?target, %error,
                     "cannot connect to a Hazelcast member, trying again until it answers");
@@ -233,13 +234,20 @@ impl Supervisor {
         }
     }
 
-    /// The member was not reached at the address that it is listed under.
-    fn missed(&mut self, uuid: Uuid, cause: &Error) {
+    /// Whether the address that led to a member is the one that it is listed under, by number: then a first try there was
+    /// only too slow.
+    fn is_listed_at(&self, uuid: Uuid, address: SocketAddr) -> bool {
+        let listed = self.view.member(uuid).map(Member::address);
+        listed.is_some_and(|listed| listed == address.to_string())
+    }
+
+    /// The member was not reached at the address that it is listed under, but perhaps elsewhere.
+    fn missed(&mut self, uuid: Uuid, cause: &Error, elsewhere: bool) {
         let Some(member) = self.view.member(uuid) else {
             return;
         };
         let (cluster, address) = (&self.config.cluster_name, member.address());
-        if self.astray.missed(member, cause) {
+        if self.astray.missed(member, cause, elsewhere, Instant::now()) {
             warn!(%cluster, member = %uuid, address, error = %cause,
                 "the cluster lists a Hazelcast member at an address where this client has never reached it; \
                  if the member runs, {}", astray::ADVICE);
@@ -410,7 +418,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use tokio::net::{TcpListener, TcpStream};
-    use tokio::time::timeout;
+    use tokio::time::{advance, pause, timeout};
 
     use super::super::codec::types::{Address, MemberInfo, MemberVersion};
     use super::super::inbox::Inbox;
@@ -536,7 +544,10 @@ mod tests {
             accepted(A, Some(members(1, &[A, B])), None),
         ));
         assert_eq!(supervisor.attempts.take_due(Instant::now()), [Target::Member(B)]);
-        assert_eq!(supervisor.view.warning, None);
+        supervisor.dialed(missed(B));
+        assert_eq!(supervisor.view.warning, None, "it may have just joined");
+        pause();
+        advance(Duration::from_secs(5)).await;
         supervisor.dialed(missed(B));
         let warning = supervisor.view.warning.clone().unwrap();
         assert!(warning.contains(&B.to_string()), "{warning}");
@@ -589,6 +600,21 @@ mod tests {
         let warning = supervisor.view.warning.clone().unwrap();
         let used = format!("it is used through {at}");
         assert!(warning.contains(&B.to_string()) && warning.contains(&used), "{warning}");
+    }
+
+    #[tokio::test]
+    async fn a_listed_address_that_was_only_too_slow_is_not_told_of() {
+        let mut supervisor = supervisor();
+        let (to_b, _b) = connection_to(B).await;
+        let mut list = members(1, &[B]);
+        for info in &mut list.members {
+            info.address.port = to_b.address.port();
+        }
+        supervisor.dialed(Dialed {
+            missed: missed(B).outcome.err(),
+            ..reached(Target::Member(B), to_b, accepted(B, Some(list), None))
+        });
+        assert_eq!(supervisor.view.warning, None);
     }
 
     #[tokio::test]
