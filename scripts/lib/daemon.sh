@@ -3,7 +3,7 @@
 
 # How long a daemon may take to start, and a pull that fails to say so, in seconds.
 DAEMON_SECONDS=60
-PULL_SECONDS=300
+PULL_SECONDS=120
 
 # start_daemon FOLDER OPTIONS…: dockerd with its images in FOLDER, everything else in RUN; sets DOCKER_HOST and DAEMON, its pid.
 start_daemon() {
