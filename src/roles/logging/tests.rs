@@ -140,6 +140,12 @@ impl LogStore for MemoryStore {
         stream::iter(pages).boxed()
     }
 
+    fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, engine::Result<()>> {
+        let mut entries = self.entries.lock().unwrap();
+        entries.retain(|identifier, _| !identifiers.contains(identifier));
+        std::future::ready(self.fails("*")).boxed()
+    }
+
     fn clear(&self) -> BoxFuture<'_, engine::Result<()>> {
         if self.hangs {
             return std::future::pending().boxed();
