@@ -162,7 +162,7 @@ struct Router {
 
 impl Router {
     fn new(store: MemoryStore) -> Router {
-        let (logging, store) = (Logging::default(), Arc::new(store));
+        let (logging, store) = (Logging::noting(None), Arc::new(store));
         logging.store.open(Followed::fixed(store.clone()));
         Router { logging, store }
     }
