@@ -1,5 +1,7 @@
 //! The routes, in front of a log store that lives in memory and fails when it is told to.
 
+mod restore;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::super::followed::Followed;
+use super::cleared::ClearedAt;
 use super::routes::Logging;
 use crate::engine::{self, Appended, Engine, IfPresent, LogStore, Page, Unavailable};
 use crate::http::reply::{HttpError, Reply};
@@ -33,6 +36,8 @@ struct MemoryStore {
     foreign: u64,
     /// The store never answers.
     hangs: bool,
+    /// The store may lose what it has.
+    loses: bool,
 }
 
 impl MemoryStore {
@@ -87,6 +92,10 @@ impl Engine for MemoryStore {
 
     fn check(&self) -> engine::Result<()> {
         self.fails("*")
+    }
+
+    fn keeps_all(&self) -> bool {
+        !self.loses
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info};
 
 use super::comparison::{Comparison, Pages, Side};
+use super::other::NoInstance;
 use super::status::Status;
 use crate::engine::{Engine, Standing};
 use crate::roles::deadline::within;
@@ -57,6 +58,8 @@ struct Doubt {
     holders: String,
     /// When it is this instance's turn.
     due: Instant,
+    /// Whether it was tried to compare.
+    was_tried: bool,
 }
 
 impl<S: Side> Keeper<S> {
@@ -106,7 +109,12 @@ impl<S: Side> Keeper<S> {
                 }
                 Ok(Ok(None)) => sleep(LOOK_EVERY).await,
                 Ok(Err(error)) => {
-                    self.status.failed(format!("{error:#}"));
+                    let reason = format!("{error:#}");
+                    if error.is::<NoInstance>() {
+                        self.status.waiting(reason);
+                    } else {
+                        self.status.failed(reason);
+                    }
                     sleep(pauses.next().unwrap_or(FAILED_MAX)).await;
                 }
                 Err(_) => {
@@ -166,7 +174,11 @@ impl<S: Side> Keeper<S> {
                     turn
                 };
                 let holders = holders.to_owned();
-                self.doubt = Some(Doubt { holders, due });
+                self.doubt = Some(Doubt {
+                    holders,
+                    due,
+                    was_tried: false,
+                });
                 due
             }
         };
@@ -178,10 +190,13 @@ impl<S: Side> Keeper<S> {
     }
 
     async fn compare(&mut self, engine: &S::Engine, standing: Standing) -> anyhow::Result<()> {
-        self.status.comparing(match standing {
+        let reason = match standing {
             Standing::Unknown => "nobody vouches for this one: it is new, or came back without its data",
             Standing::InDoubt | Standing::Whole => "members that held this one went away",
-        });
+        };
+        let tried = self.doubt.as_mut().map(|doubt| &mut doubt.was_tried);
+        let again = tried.is_some_and(|tried| std::mem::replace(tried, true));
+        self.status.comparing(reason, again);
         let (begun, before) = (Instant::now(), self.status.all_put_back());
         let mut comparison = Comparison::new();
         while let Some(due) = comparison

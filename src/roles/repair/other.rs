@@ -1,9 +1,11 @@
 //! [`OtherList`]: the list of the other service, which knows what should be in this one.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use futures_util::stream::StreamExt;
 use hyper::{StatusCode, Uri};
@@ -20,6 +22,18 @@ const FIRST_INSTANCES: Duration = Duration::from_secs(2);
 
 /// How long an instance may take to begin, or to go on. It gives its engine 4.5 s for each part.
 const STALL_LIMIT: Duration = Duration::from_secs(6);
+
+/// Nobody is there who could be asked: no failure of anybody, as long as a system starts.
+#[derive(Debug)]
+pub(super) struct NoInstance(pub(super) &'static str);
+
+impl fmt::Display for NoInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no live instance of {} is known", self.0)
+    }
+}
+
+impl Error for NoInstance {}
 
 /// Where the other list can be had.
 #[derive(Clone)]
@@ -69,7 +83,7 @@ impl OtherList {
                 .filter(|one| one.version.is_none())
                 .map(|one| one.id.as_str()),
         );
-        let mut last = anyhow!("no live instance of {} is known", self.service);
+        let mut last = anyhow::Error::new(NoInstance(self.service));
         let mut tried: Vec<String> = Vec::new();
         loop {
             let mut left_out = not_asked.clone();

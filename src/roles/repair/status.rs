@@ -55,22 +55,24 @@ impl Status {
     /// It waits for this.
     pub(super) fn waiting(&self, reason: String) {
         let mut state = self.state();
-        // A failure stays to be seen until it works.
         if !matches!(*state, State::Failing(_)) {
             *state = State::Waiting(reason);
         }
     }
 
-    /// A comparison begins, for this reason.
-    pub(super) fn comparing(&self, reason: &str) {
-        let mut state = self.state();
-        if matches!(*state, State::Failing(_)) {
-            debug!(list = self.list, reason, "comparing the lists again");
+    /// A comparison begins, for this reason; said where it is not one that is `again` tried.
+    pub(super) fn comparing(&self, reason: &str, again: bool) {
+        if again {
+            debug!(list = self.list, reason, "comparing the two lists again");
         } else {
             info!(
                 list = self.list,
                 reason, "comparing the two lists, to put back what is missing"
             );
+        }
+        let mut state = self.state();
+        // A failure stays to be seen until it works.
+        if !matches!(*state, State::Failing(_)) {
             *state = State::Comparing;
         }
     }

@@ -16,6 +16,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 use super::comparison::{Pages, Side};
 use super::identifiers::Identifiers;
 use super::keeper::Keeper;
+use super::other::NoInstance;
 use super::status::Status;
 use crate::engine::{self, Engine, Standing, Unavailable};
 use crate::message::Message;
@@ -40,6 +41,8 @@ struct State {
     keeps_all: bool,
     /// The other list breaks off behind its first page, so often.
     breaks: u32,
+    /// Nobody has the other list.
+    is_alone: bool,
     /// When the list was read, since the test began.
     reads: Vec<Duration>,
     /// How often each was put back.
@@ -86,6 +89,9 @@ impl Both {
         };
         let pages: Vec<Vec<Message>> = state.other.iter().map(message).map(|message| vec![message]).collect();
         let mut pages: Vec<anyhow::Result<Vec<Message>>> = pages.into_iter().map(Ok).collect();
+        if state.is_alone {
+            pages = vec![Err(NoInstance("other-service").into())];
+        }
         if state.breaks > 0 {
             state.breaks -= 1;
             pages.truncate(1);
@@ -420,6 +426,19 @@ async fn where_the_other_list_breaks_off_it_is_read_again_after_growing_pauses_a
     until("it is vouched for", || both.is_vouched_for()).await;
     assert!(old.iter().all(|identifier| both.has(identifier)));
     assert_eq!(running.state(), "complete");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_has_the_other_list_that_is_waited_for_and_no_failure() {
+    let both = Both::new();
+    both.state().is_alone = true;
+    let running = start(&both, 0);
+    sleep(100 * SECOND).await;
+    let details = running.status.details();
+    assert_eq!(details["state"], "waiting");
+    assert_eq!(details["reason"], "no live instance of other-service is known");
+    both.state().is_alone = false;
+    until("it is vouched for", || both.is_vouched_for()).await;
 }
 
 #[tokio::test(start_paused = true)]
