@@ -127,6 +127,34 @@ async fn when_every_mq_member_dies_the_delivered_messages_are_rebuilt_from_the_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_more_members_die_than_there_are_backups_what_they_alone_had_is_put_back() {
+    let _turn = members::TURN.lock().await;
+    let (engines, fleet) = fleet_on(1, 3).await;
+    let mut texts = post(&fleet, "before-").await;
+    until_holds(&fleet.messages[0], "/messages?full=true", &texts).await;
+    until_complete(&fleet.messages).await;
+    block_in_place(|| {
+        engines.mq.wait_safe(REBUILT);
+        let [first, second] = [0, 1].map(|n| &engines.mq.members[n]);
+        // Nothing is moved from one to the other in between.
+        first.pause();
+        second.kill();
+        first.kill();
+    });
+    fleet::eventually("it serves again", async || {
+        ask(&fleet.facades[0], "GET", "/messages", "", "").await.status == 200
+    })
+    .await;
+    let lost_most = texts.len() as u64;
+    texts.extend(post(&fleet, "after-").await);
+    until_holds(&fleet.messages[1], "/messages?full=true", &texts).await;
+    // About a third of them: what each partition has is on two of three members.
+    let put_back = until_complete(&fleet.messages).await;
+    assert!((1..=lost_most).contains(&put_back), "{put_back}");
+    until_holds(&fleet.messages[0], "/messages?full=true", &texts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_every_logging_member_dies_the_log_is_rebuilt_without_what_was_cleared() {
     let _turn = members::TURN.lock().await;
     let (engines, fleet) = fleet_on(2, 1).await;

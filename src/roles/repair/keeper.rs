@@ -224,7 +224,7 @@ async fn another<E: ?Sized>(named: &mut watch::Receiver<Named<E>>, engine: &Arc<
         }
     }
     // There will be no other.
-    pending().await
+    pending::<()>().await;
 }
 
 fn pauses() -> ExponentialBackoff {

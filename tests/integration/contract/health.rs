@@ -23,8 +23,8 @@ const ROLES: [&str; 3] = ["facade", "logging", "messages"];
 fn details(role: &str) -> &'static [&'static str] {
     match role {
         "facade" => &["mailbox", "logging-service", "messages-service"],
-        "logging" => &["log_store", "skipped_entries"],
-        _ => &["mailbox", "deliveries", "skipped_entries"],
+        "logging" => &["log_store", "repair", "skipped_entries"],
+        _ => &["mailbox", "deliveries", "repair", "skipped_entries"],
     }
 }
 

@@ -9,6 +9,8 @@ use crate::roles::logging::cleared::KEY;
 use crate::roles::logging::restore::Log;
 use crate::roles::repair::Side;
 
+type Action = Box<dyn FnOnce(&Desk) + Send>;
+
 /// Settings that know one key, fail or hang when they are told to, and do something at the reading of it.
 #[derive(Default)]
 struct Desk {
@@ -16,7 +18,7 @@ struct Desk {
     is_away: Mutex<bool>,
     hangs: bool,
     /// What happens right before the reading with this number, counted from 1.
-    between: Mutex<Option<(u32, Box<dyn FnOnce(&Desk) + Send>)>>,
+    between: Mutex<Option<(u32, Action)>>,
     reads: Mutex<u32>,
     /// The log, which has to be as it was when something is noted.
     log: Option<Arc<MemoryStore>>,
