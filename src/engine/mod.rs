@@ -12,7 +12,7 @@ mod registry;
 
 use std::fmt;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt, ready};
 use futures_util::stream::BoxStream;
 
 use crate::message::Message;
@@ -98,6 +98,17 @@ pub enum Held {
     Unreadable(String),
 }
 
+/// What an engine can tell of whether all that was stored in it is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is, as far as can be known.
+    Whole,
+    /// Holders of it went away since somebody last [vouched](Engine::vouch) for it: what no other one had is gone.
+    InDoubt,
+    /// Nobody ever vouched for it: it is new, or came back without its data.
+    Unknown,
+}
+
 /// What an engine that keeps messages tells of itself.
 pub trait Engine: Send + Sync {
     /// Which engine this is, and where, for people: `Hazelcast cluster "logging" at 127.0.0.1:5701`.
@@ -127,6 +138,29 @@ pub trait Engine: Send + Sync {
     /// The same, for who only reads: an engine that can take nothing more may still show what it has.
     fn check_readable(&self) -> Result<()> {
         self.check()
+    }
+
+    /// Whether what it acknowledged outlives all of its processes. One that does not is to be compared, from time to time,
+    /// with whoever knows what should be there: see [`Engine::standing`].
+    fn keeps_all(&self) -> bool {
+        true
+    }
+
+    /// Who holds its data now, as far as is known, where they could take it with them. It changes when one comes or goes.
+    /// Asks nobody.
+    fn holders(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether all that was stored is still there, as far as can be known.
+    fn standing(&self) -> BoxFuture<'_, Result<Standing>> {
+        ready(Ok(Standing::Whole)).boxed()
+    }
+
+    /// Notes beside the data, so that it is gone with the data, that nothing was missing while these [holders](Engine::holders)
+    /// had it. As long as all of them are there, it is [`Standing::Whole`].
+    fn vouch<'a>(&'a self, _holders: &'a str) -> BoxFuture<'a, Result<()>> {
+        ready(Ok(())).boxed()
     }
 }
 
@@ -164,6 +198,9 @@ pub trait LogStore: Engine {
 
     /// All entries, part by part, in bounded memory. After an error the stream ends.
     fn all(&self) -> BoxStream<'_, Result<Page>>;
+
+    /// Removes the entries of these identifiers, where there are any.
+    fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, Result<()>>;
 
     /// Removes all entries.
     fn clear(&self) -> BoxFuture<'_, Result<()>>;

@@ -4,6 +4,7 @@
 //! - [`request`]: what a client asks for, parsed strictly.
 //! - [`reply`]: what it is answered, and the one place that turns errors into a status and JSON.
 //! - [`body`]: the body of an answer: whole, or a list that is streamed in bounded memory.
+//! - [`elements`]: a list that another instance streams, read as it comes.
 //! - [`health`]: whether the process can take requests, for `GET /health`.
 //! - [`client`]: calls from one instance to another.
 //! - [`throttle`]: keeps what happens with every request from flooding the log.
@@ -16,6 +17,7 @@ use std::any::Any;
 pub mod body;
 pub mod client;
 mod connection;
+pub mod elements;
 pub mod health;
 pub mod reply;
 pub mod request;

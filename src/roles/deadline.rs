@@ -11,13 +11,13 @@ use crate::engine::{self, Engine, Unavailable};
 pub(super) const ENGINE_DEADLINE: Duration = Duration::from_millis(4500);
 
 /// What the engine answers, or that it does not within [`ENGINE_DEADLINE`].
-pub(super) async fn within<T>(engine: &dyn Engine, answer: impl Future<Output = T>) -> engine::Result<T> {
+pub(super) async fn within<E: Engine + ?Sized, T>(engine: &E, answer: impl Future<Output = T>) -> engine::Result<T> {
     let answer = tokio::time::timeout(ENGINE_DEADLINE, answer).await;
     answer.map_err(|_| no_answer(engine, ENGINE_DEADLINE))
 }
 
 /// That the engine did not answer within `limit`.
-pub(super) fn no_answer(engine: &dyn Engine, limit: Duration) -> Unavailable {
+pub(super) fn no_answer<E: Engine + ?Sized>(engine: &E, limit: Duration) -> Unavailable {
     Unavailable {
         engine: engine.describe(),
         cause: anyhow!("no answer within {limit:?}"),

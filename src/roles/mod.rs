@@ -9,6 +9,7 @@ mod listing;
 pub mod logging;
 pub mod messages;
 pub mod populate_kv;
+mod repair;
 pub mod status;
 mod table;
 pub mod up;

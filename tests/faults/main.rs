@@ -23,6 +23,7 @@ mod limits;
 mod members;
 mod network;
 mod reconnect;
+mod repair;
 mod retry;
 mod start;
 

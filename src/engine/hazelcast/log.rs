@@ -1,8 +1,9 @@
 //! Adapter: the log in a Hazelcast map.
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, join_all, try_join_all};
 use futures_util::stream::{BoxStream, StreamExt};
 
+use super::holders::Voucher;
 use super::{Cluster, OnCluster};
 use crate::engine::{Appended, IfPresent, LogStore, Page, Result};
 use crate::hazelcast::{self, Data, Map, ToData};
@@ -13,6 +14,7 @@ use crate::message::Message;
 pub(in crate::engine) struct HazelcastLog {
     cluster: Cluster,
     map: Map,
+    voucher: Voucher,
 }
 
 impl HazelcastLog {
@@ -23,7 +25,8 @@ impl HazelcastLog {
     pub(in crate::engine) fn start(cluster_name: &str, map_name: &str, members: &[String]) -> hazelcast::Result<Self> {
         let cluster = Cluster::start(cluster_name, members, "svc logging".to_owned())?;
         let map = cluster.client.map(map_name);
-        Ok(Self { cluster, map })
+        let voucher = Voucher::of(&cluster.client, map_name);
+        Ok(Self { cluster, map, voucher })
     }
 
     async fn append_one(&self, message: &Message, if_present: IfPresent) -> Result<Appended> {
@@ -57,6 +60,10 @@ impl OnCluster for HazelcastLog {
     fn object_name(&self) -> &str {
         self.map.name()
     }
+
+    fn voucher(&self) -> &Voucher {
+        &self.voucher
+    }
 }
 
 impl LogStore for HazelcastLog {
@@ -72,6 +79,11 @@ impl LogStore for HazelcastLog {
             .entries()
             .map(|entries| entries.map(page).map_err(|error| self.cluster.unavailable(error)));
         Box::pin(pages)
+    }
+
+    fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        let removed = try_join_all(identifiers.iter().map(|identifier| self.map.remove(identifier)));
+        Box::pin(async { removed.await.map(drop).map_err(|error| self.cluster.unavailable(error)) })
     }
 
     fn clear(&self) -> BoxFuture<'_, Result<()>> {

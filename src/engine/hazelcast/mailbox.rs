@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::holders::Voucher;
 use super::whole::Whole;
 use super::{Cluster, OnCluster, item};
 use crate::engine::batch_json;
@@ -30,6 +31,7 @@ pub(in crate::engine) struct HazelcastMailbox {
     whole: Whole,
     delivered: Map,
     rejected: Map,
+    voucher: Voucher,
 }
 
 impl HazelcastMailbox {
@@ -51,6 +53,7 @@ impl HazelcastMailbox {
             whole: Whole::default(),
             delivered: client.map(format!("{queue_name}_delivered")),
             rejected: client.map(format!("{queue_name}_rejected")),
+            voucher: Voucher::of(client, &format!("{queue_name}_delivered")),
             cluster,
         })
     }
@@ -156,6 +159,10 @@ impl OnCluster for HazelcastMailbox {
 
     fn object_name(&self) -> &str {
         self.queue.name()
+    }
+
+    fn voucher(&self) -> &Voucher {
+        &self.voucher
     }
 }
 

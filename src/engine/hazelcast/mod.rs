@@ -1,5 +1,6 @@
 //! Adapters: the log and the mailbox, each on a Hazelcast cluster.
 
+mod holders;
 mod item;
 mod log;
 mod mailbox;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use anyhow::anyhow;
 use futures_util::future::{BoxFuture, FutureExt, TryFutureExt};
 
-use super::{Engine, Result, Unavailable};
+use self::holders::Voucher;
+use super::{Engine, Result, Standing, Unavailable};
 use crate::hazelcast::{self, Client, Config};
 
 pub(super) use log::HazelcastLog;
@@ -70,6 +72,9 @@ trait OnCluster: Send + Sync {
 
     /// Name of the map or queue.
     fn object_name(&self) -> &str;
+
+    /// Who vouched for what is there.
+    fn voucher(&self) -> &Voucher;
 }
 
 impl<T: OnCluster> Engine for T {
@@ -110,5 +115,31 @@ impl<T: OnCluster> Engine for T {
 
     fn warning(&self) -> Option<String> {
         self.cluster().client.warning()
+    }
+
+    /// The members keep it in memory.
+    fn keeps_all(&self) -> bool {
+        false
+    }
+
+    fn holders(&self) -> Option<String> {
+        holders::now(&self.cluster().client)
+    }
+
+    fn standing(&self) -> BoxFuture<'_, Result<Standing>> {
+        let standing = async {
+            let holders = self.holders().ok_or_else(|| anyhow!("its members are not known"))?;
+            Ok(self.voucher().standing(&holders).await?)
+        };
+        let cluster = self.cluster();
+        standing
+            .map_err(|error: anyhow::Error| cluster.unavailable(error))
+            .boxed()
+    }
+
+    fn vouch<'a>(&'a self, holders: &'a str) -> BoxFuture<'a, Result<()>> {
+        let cluster = self.cluster();
+        let vouch = self.voucher().vouch(holders);
+        vouch.map_err(|error| cluster.unavailable(error)).boxed()
     }
 }

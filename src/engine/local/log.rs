@@ -71,6 +71,16 @@ impl LogStore for LocalLog {
         })
     }
 
+    fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        let remove = async {
+            let (space, identifiers) = (self.space.clone(), identifiers.to_vec());
+            let bytes = identifiers.iter().map(String::len).sum();
+            let remove = move |writing: &mut Writing<'_>| remove(writing, &space, &identifiers);
+            self.outcome(self.store.write(bytes, remove).await)
+        };
+        remove.boxed()
+    }
+
     fn clear(&self) -> BoxFuture<'_, Result<()>> {
         let clear = async {
             let space = self.space.clone();
@@ -151,6 +161,15 @@ fn keep_first(writing: &mut Writing<'_>, space: i64, identifier: &str, text: &st
     let is_same = writing.statement("SELECT text = ?3 FROM log WHERE space = ?1 AND identifier = ?2")?;
     let is_same: bool = is_same.query_row((space, identifier, text), |row| row.get(0))?;
     Ok(if is_same { Appended::Stored } else { Appended::Conflict })
+}
+
+fn remove(writing: &mut Writing<'_>, space: &Space, identifiers: &[String]) -> rusqlite::Result<()> {
+    let space = writing.space(space)?;
+    for identifier in identifiers {
+        let delete = writing.statement("DELETE FROM log WHERE space = ?1 AND identifier = ?2")?;
+        delete.execute((space, identifier))?;
+    }
+    Ok(())
 }
 
 fn page(connection: &Connection, space: &Space, after: Option<Vec<u8>>) -> rusqlite::Result<(Page, Option<Vec<u8>>)> {

@@ -2,17 +2,22 @@
 //!
 //! What it waits for at its start is here, what it answers in `routes`.
 
+mod cleared;
 mod post;
+mod restore;
 mod routes;
 
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use self::cleared::ClearedAt;
+use self::restore::Log;
 use self::routes::Logging;
-use super::LOGGING_SERVICE;
 use super::followed::{Followed, LOG_STORE};
 use super::instance::{Bound, Identity};
+use super::repair::{OtherList, Peers, Repair};
+use super::{LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::InstanceOptions;
 use crate::engine::{Engines, LogStore, Registration, Registry};
 use crate::http::health::Health;
@@ -27,7 +32,7 @@ const ROLE: &str = "logging";
 /// Where the options cannot work, the port cannot be bound, or an engine does not come in time.
 pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let engines = Engines::at(options.engines()?)?;
-    let registry = engines.registry()?;
+    let (registry, settings) = (engines.registry()?, engines.settings()?);
     let identity = Identity {
         role: ROLE,
         service: LOGGING_SERVICE,
@@ -35,13 +40,13 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> an
     };
     let bound = identity.bind().await?;
     let open = async |health: &Health| LOG_STORE.open(ROLE, engines, &options, health).await;
-    live(bound, registry, open, stop).await
+    live(bound, registry, open, Some(ClearedAt::new(settings)), stop).await
 }
 
 /// Runs one instance on `listener` until `stop` is done, registered by the address that is bound.
 ///
 /// It answers from the start on: 503 until `open` has waited for the settings and opened the log store that they name.
-/// What `open` waits for it tells by [`Health::waiting`].
+/// What `open` waits for it tells by [`Health::waiting`]. It has no settings, so it rebuilds no log.
 ///
 /// # Errors
 ///
@@ -53,21 +58,41 @@ pub async fn serve_log(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let open = async |health: &Health| open(health).await.map(Followed::fixed);
-    live(Bound::on(ROLE, LOGGING_SERVICE, listener, None)?, registry, open, stop).await
+    let bound = Bound::on(ROLE, LOGGING_SERVICE, listener, None)?;
+    live(bound, registry, open, None, stop).await
 }
 
 async fn live(
     bound: Bound,
     registry: Arc<dyn Registry>,
     open: impl AsyncFnOnce(&Health) -> anyhow::Result<Followed<dyn LogStore>>,
+    cleared_at: Option<ClearedAt>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let logging = Arc::new(Logging::default());
-    let open = async |health: &Health, _: &Registration| {
-        logging.store.open(open(health).await?);
+    let logging = Arc::new(Logging::noting(cleared_at.clone()));
+    let mut repair = None;
+    let open = async |health: &Health, registration: &Registration| {
+        let store = open(health).await?;
+        repair = cleared_at.map(|cleared_at| {
+            let peers = Peers {
+                registry: registry.clone(),
+                service: LOGGING_SERVICE,
+                own: registration.id(),
+            };
+            let other = OtherList::new(registry.clone(), MESSAGES_SERVICE, "/messages?full=true");
+            Repair::start(
+                store.named(),
+                Log::new(cleared_at),
+                other,
+                peers,
+                logging.repair.clone(),
+            )
+        });
+        logging.store.open(store);
         Ok(())
     };
-    let outcome = bound.run(registry, logging.clone(), open, stop).await;
+    let outcome = bound.run(registry.clone(), logging.clone(), open, stop).await;
+    drop(repair);
     logging.store.close();
     outcome
 }

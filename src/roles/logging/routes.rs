@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST /log`, one message or an array of them | 201, 207 where only a part could be stored: see `post` |
 //! | `GET /logs` | 200, all texts, streamed; with `?full=true` all messages |
-//! | `DELETE /logs` | 200, and the log is empty |
+//! | `DELETE /logs` | 200, and the log is empty; it is noted in the settings first, see `cleared` |
 //! | `GET /health` | 200 while it can take requests, also when the log store is away, which shows in the body |
 //!
 //! Where the log store is known to be away, the 503 comes at once and names it: a facade tries elsewhere before the
@@ -17,7 +17,9 @@ use futures_util::stream::{Stream, StreamExt, TryStreamExt};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::cleared::ClearedAt;
 use super::post;
+use super::restore::Log;
 use crate::engine::{self, LogStore};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
@@ -26,16 +28,29 @@ use crate::message::Message;
 use crate::roles::deadline::within;
 use crate::roles::followed::Slot;
 use crate::roles::listing::LeftOut;
+use crate::roles::repair::{Side, Status};
 
 /// What all requests of an instance share.
-#[derive(Default)]
 pub(super) struct Logging {
     pub(super) store: Slot<dyn LogStore>,
+    pub(super) repair: Arc<Status>,
+    /// Where it is noted that the log was cleared.
+    cleared_at: Option<ClearedAt>,
     /// Entries that were left out of answers since the start, because they are no messages.
     skipped: Arc<AtomicU64>,
 }
 
 impl Logging {
+    /// Without a store so far. That it was cleared is noted by `cleared_at`.
+    pub(super) fn noting(cleared_at: Option<ClearedAt>) -> Self {
+        Self {
+            store: Slot::default(),
+            repair: Arc::new(Status::of(Log::LIST)),
+            cleared_at,
+            skipped: Arc::default(),
+        }
+    }
+
     /// `GET /logs`: the texts, or with `full=true` the messages.
     async fn list(&self, store: Arc<dyn LogStore>, full: bool) -> Result<Reply, HttpError> {
         let messages = messages(store, self.skipped.clone());
@@ -44,6 +59,17 @@ impl Logging {
         }
         let text = |message: Message| message.text;
         reply::json_array(messages.map_ok(move |page| page.into_iter().map(text).collect::<Vec<String>>())).await
+    }
+
+    /// `DELETE /logs`: noted first, or a log that is rebuilt would have again what was cleared.
+    async fn clear(&self, store: &dyn LogStore) -> engine::Result<()> {
+        store.check()?;
+        if let Some(cleared_at) = &self.cleared_at
+            && !store.keeps_all()
+        {
+            cleared_at.note().await?;
+        }
+        store.clear().await
     }
 }
 
@@ -60,8 +86,7 @@ impl Handler for Logging {
             ("/log", _) => Err(HttpError::method_not_allowed("POST")),
             ("/logs", &Method::GET) => self.list(store, query.flag("full")?).await,
             ("/logs", &Method::DELETE) => {
-                store.check()?;
-                within(&*store, store.clear()).await??;
+                within(&*store, self.clear(&*store)).await??;
                 Ok(reply::json(StatusCode::OK, &json!({})))
             }
             ("/logs", _) => Err(HttpError::method_not_allowed("GET, HEAD, DELETE")),
@@ -74,6 +99,7 @@ impl Handler for Logging {
         if let Some(store) = self.store.details() {
             details.insert("log_store".to_owned(), store);
         }
+        details.insert("repair".to_owned(), self.repair.details());
         details.insert(
             "skipped_entries".to_owned(),
             self.skipped.load(Ordering::Relaxed).into(),

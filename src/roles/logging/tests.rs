@@ -1,5 +1,7 @@
 //! The routes, in front of a log store that lives in memory and fails when it is told to.
 
+mod restore;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::super::followed::Followed;
+use super::cleared::ClearedAt;
 use super::routes::Logging;
 use crate::engine::{self, Appended, Engine, IfPresent, LogStore, Page, Unavailable};
 use crate::http::reply::{HttpError, Reply};
@@ -33,6 +36,8 @@ struct MemoryStore {
     foreign: u64,
     /// The store never answers.
     hangs: bool,
+    /// The store may lose what it has.
+    loses: bool,
 }
 
 impl MemoryStore {
@@ -88,6 +93,10 @@ impl Engine for MemoryStore {
     fn check(&self) -> engine::Result<()> {
         self.fails("*")
     }
+
+    fn keeps_all(&self) -> bool {
+        !self.loses
+    }
 }
 
 impl LogStore for MemoryStore {
@@ -140,6 +149,12 @@ impl LogStore for MemoryStore {
         stream::iter(pages).boxed()
     }
 
+    fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, engine::Result<()>> {
+        let mut entries = self.entries.lock().unwrap();
+        entries.retain(|identifier, _| !identifiers.contains(identifier));
+        std::future::ready(self.fails("*")).boxed()
+    }
+
     fn clear(&self) -> BoxFuture<'_, engine::Result<()>> {
         if self.hangs {
             return std::future::pending().boxed();
@@ -156,7 +171,7 @@ struct Router {
 
 impl Router {
     fn new(store: MemoryStore) -> Router {
-        let (logging, store) = (Logging::default(), Arc::new(store));
+        let (logging, store) = (Logging::noting(None), Arc::new(store));
         logging.store.open(Followed::fixed(store.clone()));
         Router { logging, store }
     }

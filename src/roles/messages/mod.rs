@@ -10,6 +10,7 @@
 mod deliverer;
 mod progress;
 mod rendezvous;
+mod restore;
 mod turns;
 mod worker;
 
@@ -24,11 +25,13 @@ use serde_json::{Map, Value};
 
 use self::deliverer::Deliverer;
 use self::progress::Progress;
-use super::MESSAGES_SERVICE;
+use self::restore::Delivered;
 use super::deadline::within;
 use super::followed::{MAILBOX, Slot};
 use super::instance::{self, Identity};
 use super::listing::LeftOut;
+use super::repair::{OtherList, Peers, Repair, Side, Status};
+use super::{LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::InstanceOptions;
 use crate::discovery::Discovery;
 use crate::engine::{self, DeliveredMessage, Engines, Mailbox};
@@ -55,7 +58,7 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
         listen: options.listen.clone(),
     };
     let stop = stop.shared();
-    let mut deliverer = None;
+    let (mut deliverer, mut repair) = (None, None);
     let open = async |health: &Health, registration: &engine::Registration| {
         let mailbox = MAILBOX.open(ROLE, engines, &options, health).await?;
         let discovery = Discovery::follow(registry.clone(), MESSAGES_SERVICE);
@@ -68,10 +71,22 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()> + Send
             messages.progress.clone(),
             stop.clone(),
         ));
+        repair = Some(Repair::start(
+            mailbox.named(),
+            Delivered { own: registration.id() },
+            OtherList::new(registry.clone(), LOGGING_SERVICE, "/logs?full=true"),
+            Peers {
+                registry: registry.clone(),
+                service: MESSAGES_SERVICE,
+                own: registration.id(),
+            },
+            messages.repair.clone(),
+        ));
         messages.mailbox.open(mailbox);
         Ok(())
     };
     let outcome = instance::run(identity, registry.clone(), messages.clone(), open, stop.clone()).await;
+    drop(repair);
     if let Some(deliverer) = deliverer {
         deliverer.finish().await;
     }
@@ -90,14 +105,26 @@ fn live(discovery: Discovery) -> deliverer::Live {
 }
 
 /// What all requests of an instance share.
-#[derive(Default)]
 struct Messages {
     mailbox: Slot<dyn Mailbox>,
     /// Of the instances that share the work. Empty before the mailbox is there.
     discovery: OnceLock<Discovery>,
     progress: Arc<Progress>,
+    repair: Arc<Status>,
     /// Entries that were left out of answers since the start, because they are no deliveries.
     skipped: Arc<AtomicU64>,
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self {
+            mailbox: Slot::default(),
+            discovery: OnceLock::new(),
+            progress: Arc::default(),
+            repair: Arc::new(Status::of(Delivered::LIST)),
+            skipped: Arc::default(),
+        }
+    }
 }
 
 impl Messages {
@@ -158,6 +185,7 @@ impl Handler for Messages {
             details.insert("discovery".to_owned(), of_service.into());
         }
         details.insert("deliveries".to_owned(), self.progress.details());
+        details.insert("repair".to_owned(), self.repair.details());
         details.insert(
             "skipped_entries".to_owned(),
             self.skipped.load(Ordering::Relaxed).into(),

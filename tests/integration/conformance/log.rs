@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use svc::engine::{Appended, IfPresent, LogStore, Page};
+use svc::engine::{Appended, IfPresent, LogStore, Page, Standing};
 use svc::message::Message;
 
 use super::{Folder, cases, engines_in, patiently, ready, unique};
@@ -22,6 +22,8 @@ cases! { hazelcast folder: {
     of_ten_who_append_one_identifier_at_once_one_is_kept,
     all_shows_each_of_thousands_once,
     a_log_that_was_cleared_is_empty_and_takes_messages_again,
+    what_is_removed_is_gone_and_nothing_else,
+    what_was_never_vouched_for_is_unknown_unless_nothing_can_be_lost,
     nothing_appended_is_nothing_done,
     another_process_sees_the_same_log_and_no_other,
 } }
@@ -255,6 +257,38 @@ async fn a_log_that_was_cleared_is_empty_and_takes_messages_again(own: Own) {
     assert_eq!(own.all().await, map([]));
     assert_eq!(own.append_one("1", "y", IfPresent::Keep).await, Appended::Stored);
     assert_eq!(own.all().await, map([("1", "y")]));
+}
+
+async fn what_is_removed_is_gone_and_nothing_else(own: Own) {
+    own.append(&[message("a", "one"), message("A", "two"), message("b", "three")])
+        .await;
+    let remove = async |identifiers: &[&str]| {
+        let identifiers: Vec<String> = identifiers.iter().map(|&identifier| identifier.to_owned()).collect();
+        patiently(async || own.log.remove(&identifiers).await).await;
+    };
+    remove(&["a", "c"]).await;
+    remove(&[]).await;
+    assert_eq!(own.all().await, map([("A", "two"), ("b", "three")]));
+    assert_eq!(own.append_one("a", "four", IfPresent::Keep).await, Appended::Stored);
+    assert_eq!(own.all().await, map([("a", "four"), ("A", "two"), ("b", "three")]));
+}
+
+async fn what_was_never_vouched_for_is_unknown_unless_nothing_can_be_lost(own: Own) {
+    let (log, another) = (own.log.clone(), own.another(&own.name).await);
+    let standing = async |log: &Arc<dyn LogStore>| patiently(async || log.standing().await).await;
+    if log.keeps_all() {
+        assert_eq!((log.holders(), standing(&log).await), (None, Standing::Whole));
+        return;
+    }
+    assert_eq!(standing(&log).await, Standing::Unknown);
+    let holders = log.holders().unwrap();
+    patiently(async || log.vouch(&holders).await).await;
+    assert_eq!(standing(&log).await, Standing::Whole);
+    assert_eq!(standing(&another).await, Standing::Whole, "whoever asks");
+    patiently(async || log.vouch("somebody who is gone").await).await;
+    assert_eq!(standing(&another).await, Standing::InDoubt);
+    let other = own.another(&unique()).await;
+    assert_eq!(standing(&other).await, Standing::Unknown, "each is vouched for alone");
 }
 
 async fn nothing_appended_is_nothing_done(own: Own) {

@@ -23,8 +23,8 @@ const ROLES: [&str; 3] = ["facade", "logging", "messages"];
 fn details(role: &str) -> &'static [&'static str] {
     match role {
         "facade" => &["mailbox", "logging-service", "messages-service", "discovery"],
-        "logging" => &["log_store", "skipped_entries"],
-        _ => &["mailbox", "deliveries", "discovery", "skipped_entries"],
+        "logging" => &["log_store", "repair", "skipped_entries"],
+        _ => &["mailbox", "deliveries", "discovery", "repair", "skipped_entries"],
     }
 }
 

@@ -2,5 +2,6 @@
 
 mod deliveries;
 mod former;
+mod restore;
 mod router;
 mod scripted;
