@@ -25,6 +25,6 @@ USER 10001:10001
 ENV SVC_HOST=0.0.0.0
 EXPOSE 8000 8100 8180
 # The instance in this container: at $PORT, or else at its role's usual port.
-HEALTHCHECK --interval=2s --timeout=3s --start-period=60s --retries=3 CMD ["svc", "health"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 CMD ["svc", "health"]
 ENTRYPOINT ["svc"]
 CMD ["help"]
