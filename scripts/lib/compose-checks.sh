@@ -233,12 +233,16 @@ check_populate_again() {
 
 check_kills() {
     step 'Kill every container once, under load through both facades'
-    start_load
+    start_load --verify-within 60s
     sleep 2 # of load before the first kill: what is measured, not waited for
     local name
     for name in "${CONTAINERS[@]}"; do kill_and_start "$name"; done
-    end_load
-    judge_load
+    end_load || {
+        tail -n 5 "$LOGS/load.log" >&2
+        judge_load || true
+        fail 'something acknowledged is missing or there twice'
+    }
+    judge_load || fail 'posts failed through a facade that was not killed'
 }
 
 kill_and_start() {
