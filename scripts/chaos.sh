@@ -208,7 +208,10 @@ run_all() {
 clean_up() {
     local status=$?
     trap '' INT TERM HUP
-    if [[ -n $CHILD ]]; then kill -KILL -- "-$CHILD" 2>/dev/null || true; fi
+    if [[ -n $CHILD ]]; then
+        disown || true
+        kill -KILL -- "-$CHILD" 2>/dev/null || true
+    fi
     stop_system
     rm -rf "$RUN"
     exit "$status"

@@ -221,7 +221,7 @@ check_populate_again() {
     before=$(pinned HZ_LOGGING_MEMBERS)
     # The same members in another order, since a key takes effect at once.
     edited=$(tr , '\n' <<<"$before" | tac | paste -sd ,)
-    curl --silent --fail --request PUT --data "$edited" http://127.0.0.1:8500/v1/kv/hz_logging_members >/dev/null
+    curl --silent --fail --request PUT --data "$edited" "$CONSUL_URL/v1/kv/hz_logging_members" >/dev/null
     output=$(compose run --rm populate-kv 2>&1) || { printf '%s\n' "$output" >&2; fail 'populate-kv failed'; }
     output=$(grep hz_logging_members <<<"$output") || fail 'populate-kv does not name hz_logging_members'
     show "$output"

@@ -3,6 +3,7 @@
 
 # How long a condition is waited for, in seconds: on two cores, five JVMs start at once.
 PATIENCE=120
+CONSUL_URL=http://127.0.0.1:8500
 
 step() { printf '\n== %s\n' "$*"; }
 show() { printf '   %s\n' "$*"; }
@@ -56,7 +57,7 @@ show_catalog() {
         show "Consul passes $service: $(passing "$service" | tr '\n' ' ')"
     done
 }
-key() { curl --silent --max-time 5 "http://127.0.0.1:8500/v1/kv/$1?raw"; }
+key() { curl --silent --max-time 5 "$CONSUL_URL/v1/kv/$1?raw"; }
 
 # --- load through both facades ---
 

@@ -73,6 +73,8 @@ start_system() {
     # shellcheck disable=SC1091
     . "$DIR/engines.env"
     set +a
+    # shellcheck disable=SC2034 # for watch.sh
+    CONSUL_URL=$CONSUL_HTTP_ADDR
     populate_kv
     for name in "${INSTANCES[@]}"; do
         # Not one of those that the kernel gives to connections: while an instance is dead, nobody takes its port.

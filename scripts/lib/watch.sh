@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Waiting for a condition, and what Consul says of the instances.
 #
-# Who sources it has PATIENCE, `fail`, and CONSUL_HTTP_ADDR where Consul is not at its usual port.
+# Who sources it has PATIENCE, CONSUL_URL and `fail`.
 
 # until_true WHAT COMMAND…: waits until the command succeeds, PATIENCE seconds at most.
 until_true() {
@@ -15,7 +15,7 @@ until_true() {
 
 # passing SERVICE: the ids of its passing instances, one a line.
 passing() {
-    curl --silent --max-time 5 "${CONSUL_HTTP_ADDR:-http://127.0.0.1:8500}/v1/health/service/$1?passing" |
+    curl --silent --max-time 5 "$CONSUL_URL/v1/health/service/$1?passing" |
         grep -o "\"ID\":\"$1@[^\"]*\"" | cut -d'"' -f4 | sort
 }
 passes() { [[ $(passing "$1" | wc -l) == "$2" ]]; }
