@@ -12,6 +12,8 @@ ROOT=$(dirname "$SCRIPTS")
 . "$SCRIPTS/lib/tools.sh"
 . "$SCRIPTS/lib/standins.sh"
 . "$SCRIPTS/lib/daemon.sh"
+. "$SCRIPTS/lib/watch.sh"
+. "$SCRIPTS/lib/load.sh"
 . "$SCRIPTS/lib/compose.sh"
 . "$SCRIPTS/lib/compose-checks.sh"
 

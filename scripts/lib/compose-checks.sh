@@ -221,7 +221,7 @@ check_populate_again() {
     before=$(pinned HZ_LOGGING_MEMBERS)
     # The same members in another order, since a key takes effect at once.
     edited=$(tr , '\n' <<<"$before" | tac | paste -sd ,)
-    curl --silent --fail --request PUT --data "$edited" http://127.0.0.1:8500/v1/kv/hz_logging_members >/dev/null
+    curl --silent --fail --request PUT --data "$edited" "$CONSUL_URL/v1/kv/hz_logging_members" >/dev/null
     output=$(compose run --rm populate-kv 2>&1) || { printf '%s\n' "$output" >&2; fail 'populate-kv failed'; }
     output=$(grep hz_logging_members <<<"$output") || fail 'populate-kv does not name hz_logging_members'
     show "$output"
@@ -233,12 +233,16 @@ check_populate_again() {
 
 check_kills() {
     step 'Kill every container once, under load through both facades'
-    start_load
+    start_load --verify-within 60s
     sleep 2 # of load before the first kill: what is measured, not waited for
     local name
     for name in "${CONTAINERS[@]}"; do kill_and_start "$name"; done
-    end_load
-    judge_load
+    end_load || {
+        tail -n 5 "$LOGS/load.log" >&2
+        judge_load || true
+        fail 'something acknowledged is missing or there twice'
+    }
+    judge_load || fail 'posts failed through a facade that was not killed'
 }
 
 kill_and_start() {

@@ -3,6 +3,7 @@
 
 # How long a condition is waited for, in seconds: on two cores, five JVMs start at once.
 PATIENCE=120
+CONSUL_URL=http://127.0.0.1:8500
 
 step() { printf '\n== %s\n' "$*"; }
 show() { printf '   %s\n' "$*"; }
@@ -34,16 +35,6 @@ need_compose() {
 
 compose() { (cd "$ROOT" && "${COMPOSE[@]}" "$@"); }
 
-# until_true WHAT COMMAND…: waits until the command succeeds.
-until_true() {
-    local what=$1 end=$((SECONDS + PATIENCE))
-    shift
-    until "$@"; do
-        ((SECONDS < end)) || fail "$what: not within $PATIENCE s"
-        sleep 0.2
-    done
-}
-
 # --- containers ---
 
 health_of() { docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$1" 2>/dev/null; }
@@ -60,55 +51,22 @@ clusters_are_whole() { cluster_is_whole hazelcast-logging-1 3 && cluster_is_whol
 
 # --- what Consul says ---
 
-# passing SERVICE: the ids of its passing instances, one a line.
-passing() {
-    curl --silent --max-time 5 "http://127.0.0.1:8500/v1/health/service/$1?passing" |
-        grep -o "\"ID\":\"$1@[^\"]*\"" | cut -d'"' -f4 | sort
-}
-passes() { [[ $(passing "$1" | wc -l) == "$2" ]]; }
-all_pass() { passes facade-service 2 && passes logging-service "$1" && passes messages-service 2; }
 show_catalog() {
     local service
     for service in facade-service logging-service messages-service; do
         show "Consul passes $service: $(passing "$service" | tr '\n' ' ')"
     done
 }
-key() { curl --silent --max-time 5 "http://127.0.0.1:8500/v1/kv/$1?raw"; }
+key() { curl --silent --max-time 5 "$CONSUL_URL/v1/kv/$1?raw"; }
 
-# --- load: 8 clients that post without pause through both facades ---
+# --- load through both facades ---
 
+# shellcheck disable=SC2034 # for lib/load.sh
 FACADES=(http://127.0.0.1:8001 http://127.0.0.1:8002)
+LOAD_BIN=${CARGO_TARGET_DIR:-$ROOT/target}/debug/examples/load
 
 # prepare_load: the load generator, built.
 prepare_load() {
     need_tool python3 python3
     (cd "$ROOT" && cargo build --quiet --locked --example load)
 }
-
-start_load() {
-    local url arguments=()
-    for url in "${FACADES[@]}"; do arguments+=(--url "$url"); done
-    mkfifo "$RUN/marks"
-    "${CARGO_TARGET_DIR:-$ROOT/target}/debug/examples/load" "${arguments[@]}" --clients 8 --stdin --json --verify-within 60s \
-        <"$RUN/marks" >"$RUN/load.json" 2>"$LOGS/load.log" &
-    LOAD=$!
-    exec 8>"$RUN/marks"
-}
-
-# mark NAME: what fails from now on failed by that.
-mark() {
-    printf '%s\n' "$1" >&8 || fail "the load ended: $(tail -n 3 "$LOGS/load.log")"
-    until_true "the load takes the mark $1" grep -q "window \"$1\" begins" "$LOGS/load.log"
-}
-
-# end_load: and look for everything that was acknowledged.
-end_load() {
-    exec 8>&-
-    wait "$LOAD" || { tail -n 5 "$LOGS/load.log" >&2; judge_load; fail 'something acknowledged is missing or there twice'; }
-    LOAD=''
-}
-
-stop_load() { if [[ -n ${LOAD:-} ]]; then kill "$LOAD" 2>/dev/null || true; fi; }
-
-# judge_load: a table of the windows; fails where a post failed through a facade that was not the one killed.
-judge_load() { python3 "$SCRIPTS/lib/judge_load.py" "$RUN/load.json" || fail 'posts failed through a facade that was not killed'; }
