@@ -83,9 +83,10 @@ impl Window {
 
     /// Panes of instances by name.
     fn panes(&self) -> BTreeMap<String, Pane> {
-        let format = "#{@instance}\t#{pane_id}\t#{pane_pid}\t#{pane_dead}\t#{E:@label}";
+        // Not by tabs, which tmux shows as underscores where the locale is not UTF-8.
+        let format = "#{@instance}|#{pane_id}|#{pane_pid}|#{pane_dead}|#{E:@label}";
         let listed = text(&self.tmux(&["list-panes", "-s", "-t", "=svc", "-F", format]).stdout);
-        let panes = listed.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+        let panes = listed.lines().map(|line| line.split('|').collect::<Vec<_>>());
         panes
             .filter(|columns| !columns[0].is_empty())
             .map(|columns| {
