@@ -64,8 +64,16 @@ choose_images() {
 
 # in_namespaces: this script again, where nothing of it is seen outside and all of it ends with the first process.
 in_namespaces() {
-    unshare --net --mount --pid --fork --kill-child --mount-proc \
+    setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc \
         env SVC_IMAGES=standin COMPOSE_CHECK_RUN="$RUN" "$SCRIPTS/compose-check.sh"
+}
+
+# clear_store: what a run that was killed left there. The store of the stand-ins is ours alone.
+clear_store() {
+    # shellcheck disable=SC2033 # the command is meant, not the function that the README's lines have
+    docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
+    docker network prune --force >/dev/null
+    docker volume prune --force >/dev/null
 }
 
 clean_up() {
@@ -104,6 +112,7 @@ else
     hazelcast_jar
     ip link set lo up
     start_daemon "$CACHE_DIR/docker"
+    clear_store
     build_standins
 fi
 check_all
