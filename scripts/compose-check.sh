@@ -55,10 +55,14 @@ prepare() {
 choose_images() {
     local image
     image=$(dockerfile_image debian)
-    if ! docker info >/dev/null 2>&1; then start_daemon "$CACHE_DIR/docker-real" --bridge none --iptables=false; fi
-    if can_pull "$image"; then SVC_IMAGES=real; else SVC_IMAGES=standin; fi
-    stop_daemon
-    unset DOCKER_HOST
+    if docker info >/dev/null 2>&1; then
+        if can_pull "$image"; then SVC_IMAGES=real; else SVC_IMAGES=standin; fi
+    else
+        start_daemon "$CACHE_DIR/docker-real" --bridge none --iptables=false
+        if can_pull "$image"; then SVC_IMAGES=real; else SVC_IMAGES=standin; fi
+        stop_daemon
+        unset DOCKER_HOST
+    fi
     say "images: $SVC_IMAGES"
 }
 
@@ -79,7 +83,7 @@ clear_store() {
 clean_up() {
     local status=$?
     trap '' INT TERM HUP
-    if [[ -n ${DOCKER_HOST:-}${STARTED:-} ]]; then take_down >/dev/null 2>&1 || true; fi
+    if [[ -n ${STARTED:-} ]]; then take_down >/dev/null 2>&1 || true; fi
     stop_load
     stop_daemon
     if [[ -z ${COMPOSE_CHECK_RUN:-} ]]; then rm -rf "$RUN"; fi

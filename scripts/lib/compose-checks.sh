@@ -6,12 +6,12 @@ MEMBERS=(hazelcast-logging-1 hazelcast-logging-2 hazelcast-logging-3 hazelcast-m
 CONTAINERS=("${ROLES[@]}" consul "${MEMBERS[@]}")
 FILES=(--file docker-compose.yaml)
 SCALED=(--file docker-compose.yaml --file docker-compose.scale.yaml)
+# A project of its own, whatever the folder's name is: what is taken down with its volumes is never somebody's system.
+export COMPOSE_PROJECT_NAME=svc-compose-check
 # What the image may add to its base, in MB of 1,000,000 bytes.
 MOST_MEGABYTES=40
 
 check_all() {
-    # A project of its own, whatever the folder's name is: its volumes go with it.
-    export COMPOSE_PROJECT_NAME=svc-compose-check
     check_nothing_runs
     check_files
     check_image
