@@ -4,8 +4,6 @@
 # the real one: paths, users, commands, variables. They live in the image store of a daemon of our own, so that nobody
 # takes one for the real image.
 
-DEBIAN_RELEASE=bookworm
-
 # The folders that the images are built from are made in the cache, where the network is reached; the images are built where
 # it is not.
 
@@ -18,28 +16,28 @@ prepare_standins() {
     need_tool java default-jre-headless
     consul_program
     hazelcast_jar
-    if [[ ! -e $CACHE_DIR/$(root_entry) ]]; then say "making a Debian $DEBIAN_RELEASE root file system, once"; fi
+    if [[ ! -e $CACHE_DIR/$(root_entry) ]]; then say "making a Debian $(debian_release) root file system, once"; fi
     cached "$(root_entry)" build_root
     cached "$(tools_entry)" build_tools_root
     cached "$(vendor_entry)" build_vendor
 }
 
-root_entry() { printf 'debian-%s\n' "$DEBIAN_RELEASE"; }
-tools_entry() { printf 'debian-%s-tools\n' "$DEBIAN_RELEASE"; }
+# debian_release: that of the image that Dockerfile ends with.
+debian_release() { dockerfile_image debian | sed 's/^debian:\([a-z]*\).*/\1/'; }
+root_entry() { printf 'debian-%s\n' "$(debian_release)"; }
+tools_entry() { printf 'debian-%s-tools\n' "$(debian_release)"; }
 vendor_entry() { printf 'vendor-%s\n' "$(lock_hash)"; }
 lock_hash() { sha256sum "$ROOT/Cargo.lock" | cut -c1-16; }
 
-# build_root FOLDER: root.tar, a minimal Debian.
+# build_root FOLDER [PACKAGES]: root.tar, a minimal Debian with these, a comma list.
 build_root() {
-    debootstrap --variant=minbase "$DEBIAN_RELEASE" "$1/root" && rm -rf "$1"/root/var/cache/apt/* "$1"/root/var/lib/apt/lists/* &&
+    debootstrap --variant=minbase ${2:+"--include=$2"} "$(debian_release)" "$1/root" &&
+        rm -rf "$1"/root/var/cache/apt/* "$1"/root/var/lib/apt/lists/* &&
         tar -C "$1/root" -cf "$1/root.tar" . && rm -rf "$1/root"
 }
 
 # build_tools_root FOLDER: the same with a C compiler, for the Rust image, and curl, for Hazelcast's.
-build_tools_root() {
-    debootstrap --variant=minbase --include=ca-certificates,curl,gcc,libc6-dev,make,perl "$DEBIAN_RELEASE" "$1/root" &&
-        rm -rf "$1"/root/var/cache/apt/* "$1"/root/var/lib/apt/lists/* && tar -C "$1/root" -cf "$1/root.tar" . && rm -rf "$1/root"
-}
+build_tools_root() { build_root "$1" ca-certificates,curl,gcc,libc6-dev,make,perl; }
 
 # build_vendor FOLDER: the sources of all crates that Cargo.lock names, and the configuration that makes cargo take them.
 build_vendor() {
@@ -111,7 +109,7 @@ VOLUME /consul/data
 DOCKERFILE
 }
 
-# The real image runs \`hz start\`, which takes these variables.
+# The real image runs `hz start`, which takes these variables.
 hazelcast_context() {
     local home
     home=$(java -XshowSettings:properties -version 2>&1 | sed -n 's/^ *java\.home = //p')
