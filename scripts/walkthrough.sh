@@ -5,6 +5,8 @@ set -euo pipefail
 
 SCRIPTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(dirname "$SCRIPTS")
+# shellcheck source-path=SCRIPTDIR
+. "$SCRIPTS/lib/watch.sh"
 # How long a condition is waited for, in seconds.
 PATIENCE=30
 
@@ -29,16 +31,6 @@ fail() {
     printf 'what the instances said last:\n' >&2
     tail -n 5 "$DIR"/*.log >&2 || true
     exit 1
-}
-
-# until_true WHAT COMMAND…: waits until the command succeeds.
-until_true() {
-    local what=$1 end=$((SECONDS + PATIENCE))
-    shift
-    until "$@"; do
-        ((SECONDS < end)) || fail "$what: not within $PATIENCE s${LAST_ANSWER:+; last answer: $LAST_ANSWER}"
-        sleep 0.1
-    done
 }
 
 # --- instances: PID[name], ADDRESS[name] ---
@@ -78,20 +70,6 @@ kill_instance() {
 }
 is_gone() { ! kill -0 "$1" 2>/dev/null; }
 
-# --- what Consul says ---
-
-# passing SERVICE: the ids of its passing instances, one a line.
-passing() {
-    curl -fs -m 5 "$CONSUL_HTTP_ADDR/v1/health/service/$1?passing" | grep -o "\"ID\":\"$1@[^\"]*\"" | cut -d'"' -f4 | sort
-}
-passes() { [[ $(passing "$1" | wc -l) == "$2" ]]; }
-show_consul() {
-    local service
-    for service in facade-service logging-service messages-service; do
-        show "Consul passes $service: $(passing "$service" | tr '\n' ' ')"
-    done
-}
-
 # --- requests ---
 
 post() {
@@ -103,22 +81,11 @@ post() {
 
 logs_have() { [[ $(curl -fs -m 5 "http://${ADDRESS[$1]}/logs") == *"\"$2\""* ]]; }
 
-# Two lists of texts without brackets in them.
-TWO_LISTS='^\[(\[[^]]*\]),(\[[^]]*\])\]$'
-LAST_ANSWER=''
-
-# both_lists_have FACADE TEXT…: each text stands exactly twice in the answer, once in each of its two lists.
+# both_lists_have FACADE TEXT…: as it answers now.
 both_lists_have() {
-    local answer logs messages text
-    answer=$(curl -sS -m 10 "http://${ADDRESS[$1]}/messages" 2>&1) || { LAST_ANSWER=$answer; return 1; }
-    LAST_ANSWER=$answer
-    [[ $answer =~ $TWO_LISTS ]] || return 1
-    logs=${BASH_REMATCH[1]} messages=${BASH_REMATCH[2]}
+    LAST_ANSWER=$(curl -sS -m 10 "http://${ADDRESS[$1]}/messages" 2>&1) || return 1
     shift
-    for text in "$@"; do
-        [[ $(grep -o "\"$text\"" <<<"$logs" | wc -l) == 1 ]] || return 1
-        [[ $(grep -o "\"$text\"" <<<"$messages" | wc -l) == 1 ]] || return 1
-    done
+    both_have "$LAST_ANSWER" "$@"
 }
 show_messages() { show "curl http://${ADDRESS[$1]}/messages    → $(curl -fs -m 10 "http://${ADDRESS[$1]}/messages")"; }
 
@@ -146,11 +113,12 @@ set -a
 # shellcheck disable=SC1091
 . "$DIR/engines/engines.env"
 set +a
-show "Consul at $CONSUL_HTTP_ADDR, logging at $HZ_LOGGING_MEMBERS, mq at $HZ_MQ_MEMBERS"
+CONSUL_URL=$CONSUL_HTTP_ADDR
+show "Consul at $CONSUL_URL, logging at $HZ_LOGGING_MEMBERS, mq at $HZ_MQ_MEMBERS"
 
 step 'Settings'
 "$SVC_BIN" populate-kv >"$DIR/populate-kv.log" 2>&1 || fail "populate-kv failed"
-show "$(curl -fs "$CONSUL_HTTP_ADDR/v1/kv/?keys")"
+show "$(curl -fs "$CONSUL_URL/v1/kv/?keys")"
 
 step 'Instances: 2 facades, 3 logging, 2 messages'
 INSTANCES=(facade-1 facade-2 logging-1 logging-2 logging-3 messages-1 messages-2)
@@ -163,7 +131,7 @@ done
 until_true 'Consul passes 2 facades' passes facade-service 2
 until_true 'Consul passes 3 logging' passes logging-service 3
 until_true 'Consul passes 2 messages' passes messages-service 2
-show_consul
+show_catalog
 
 step 'Post "never"; every logging instance shows it'
 post facade-1 never
@@ -175,7 +143,7 @@ done
 step 'Kill a logging instance; wait until Consul passes two'
 kill_instance logging-1
 until_true 'Consul passes 2 logging' passes logging-service 2
-show_consul
+show_catalog
 
 step 'Post "gonna" through the other facade'
 post facade-2 gonna
@@ -189,6 +157,6 @@ for name in facade-1 facade-2; do
 done
 until_true 'Consul passes 1 logging' passes logging-service 1
 until_true 'Consul passes 1 messages' passes messages-service 1
-show_consul
+show_catalog
 
 step 'All of it held: nothing that was acknowledged is missing, nothing is there twice'

@@ -149,21 +149,11 @@ readme_read() {
     printf '   $ %s\n' "$line"
     while true; do
         answer=$(run_line "$line" 2>"$LOGS/line.log") || answer=''
-        if both_lists_have "$answer" "$@"; then break; fi
+        if both_have "$answer" "$@"; then break; fi
         ((SECONDS < end)) || fail "not in both lists: $* in $answer"
         sleep 0.1
     done
     printf '     %s\n' "$answer"
-}
-
-# both_lists_have ANSWER TEXT…
-both_lists_have() {
-    local answer=$1 text lists='^\[(\[[^]]*\]),(\[[^]]*\])\]$' list
-    shift
-    [[ $answer =~ $lists ]] || return 1
-    for list in "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"; do
-        for text in "$@"; do [[ $(grep -o "\"$text\"" <<<"$list" | wc -l) == 1 ]] || return 1; done
-    done
 }
 
 # --- addresses ---

@@ -49,14 +49,7 @@ cluster_is_whole() {
 }
 clusters_are_whole() { cluster_is_whole hazelcast-logging-1 3 && cluster_is_whole hazelcast-mq-1 2; }
 
-# --- what Consul says ---
-
-show_catalog() {
-    local service
-    for service in facade-service logging-service messages-service; do
-        show "Consul passes $service: $(passing "$service" | tr '\n' ' ')"
-    done
-}
+# What the settings in Consul say.
 key() { curl --silent --max-time 5 "$CONSUL_URL/v1/kv/$1?raw"; }
 
 # --- load through both facades ---
