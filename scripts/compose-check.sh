@@ -29,7 +29,7 @@ Where images can be pulled, it uses the engine that runs, or starts one and stop
 stand-ins for the base images from Debian's packages and what this machine has, and runs everything in namespaces of its
 own: no port, network, image or process of it is seen outside, and all of it ends with the script, however that ends.
 
-What is missing is installed from Debian's packages: docker.io, docker-compose, debootstrap.
+What is missing is installed from Debian's packages: docker.io and docker-compose, for stand-ins debootstrap too.
 
 environment
   SVC_CACHE_DIR   where fetched and built things are kept, default ~/.cache/svc; the image store of the stand-ins too
@@ -41,11 +41,8 @@ HELP
 prepare() {
     mkdir -p "$CACHE_DIR"
     need_tool curl curl
-    need_tool dockerd docker.io
     need_tool docker docker.io
     need_compose
-    need_tool ip iproute2
-    need_tool unshare util-linux
     prepare_load
     if [[ -z ${SVC_IMAGES:-} ]]; then choose_images; fi
     if [[ $SVC_IMAGES == standin ]]; then prepare_standins; fi

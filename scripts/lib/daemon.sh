@@ -9,6 +9,7 @@ PULL_SECONDS=120
 start_daemon() {
     local folder=$1 end=$((SECONDS + DAEMON_SECONDS))
     shift
+    need_tool dockerd docker.io
     mkdir -p "$folder" "$RUN"
     dockerd --data-root "$folder" --exec-root "$RUN/exec" --pidfile "$RUN/pid" --host "unix://$RUN/docker.sock" "$@" \
         >"$LOGS/dockerd.log" 2>&1 &

@@ -11,6 +11,8 @@
 prepare_standins() {
     [[ $(id -u) == 0 ]] || die 'no image registry is reached, and stand-ins for the images can only be made by root' \
         'run this as root, or where images can be pulled'
+    need_tool dockerd docker.io
+    need_tool ip iproute2
     need_tool debootstrap debootstrap
     need_tool cargo cargo
     need_tool java default-jre-headless
