@@ -243,13 +243,21 @@ signal_instances() {
     while read -r pid _; do kill "-$1" "$pid" 2>/dev/null || true; done < <(instances 0)
 }
 
+# have_ended PID…: and tmux knows their exit codes. It may have missed the signal that tells it of one (a tmux that
+# accounts for logins by libutempter turns it off for a moment whenever a pane ends), and so is told again.
+have_ended() {
+    local pid
+    kill -CHLD "$(tm display-message -p -t "=$SESSION:" '#{pid}')"
+    for pid in "$@"; do if [[ -e /proc/$pid ]]; then return 1; fi; done
+}
+
 # stop_instances: each is asked to stop, and killed where it does not; says how each ended that was asked.
 stop_instances() {
     local asked pid status name deadline killed=0
-    asked=$(instances 0 | cut -d' ' -f1)
+    mapfile -t asked < <(instances 0 | cut -d' ' -f1)
     signal_instances TERM
     deadline=$(($(uptime_seconds) + STOP_SECONDS))
-    while [[ -n $(instances 0) ]]; do
+    until have_ended "${asked[@]}"; do
         if ((killed == 0 && $(uptime_seconds) >= deadline)); then
             say "instances that did not end within $STOP_SECONDS s of SIGTERM are killed"
             signal_instances KILL
@@ -258,7 +266,7 @@ stop_instances() {
         sleep 0.05
     done
     while read -r pid name status; do
-        if ! grep -qx "$pid" <<<"$asked"; then continue; fi
+        if [[ " ${asked[*]} " != *" $pid "* ]]; then continue; fi
         if [[ $status == 0 ]]; then say "$name has stopped"; else say "$name did not stop cleanly (exit code ${status:-none, it was killed})"; fi
     done < <(instances 1)
 }

@@ -147,7 +147,7 @@ fn read_until_there(window: &Window, guide: &str, text: &str, times: usize) {
     let mut last = String::new();
     let is_there = wait::until_true(DEADLINE, || {
         last = window.follow(guide, "curl http");
-        let lists: Vec<Vec<String>> = serde_json::from_str(&last).unwrap();
+        let lists: Vec<Vec<String>> = serde_json::from_str(&last).unwrap_or_else(|_| panic!("no two lists: {last}"));
         lists == vec![vec![text; times]; 2]
     });
     assert!(is_there, "{last}");
@@ -214,10 +214,7 @@ fn local_sh_shows_the_whole_system_in_one_window_of_panes_and_ends_all_of_it_cle
     let killed = || window.panes().remove("logging-1").unwrap();
     assert!(wait::until_true(DEADLINE, || killed().has_ended), "{:?}", killed());
     let last_words = window.content(&killed().id);
-    assert!(
-        last_words.contains("listening") && last_words.contains("Pane is dead"),
-        "{last_words}"
-    );
+    assert!(last_words.contains("listening"), "{last_words}");
     window.follow(&guide, "curl -X POST");
     read_until_there(&window, &guide, "hello", 2);
     window.follow(&guide, "tmux");

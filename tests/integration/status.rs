@@ -154,9 +154,6 @@ async fn who_is_registered_again_keeps_its_start() {
     let fleet = Fleet::start(0, 1, 0).await;
     let (agent, id) = (fleet.agent(), id("logging-service", &fleet.logging[0]));
     let options = fleet.place().options();
-    // The agent knows it a moment before its catalog shows it.
-    let is_shown = async || block_in_place(|| entry(options, &id)).is_some();
-    eventually("it is shown", is_shown).await;
     let first = block_in_place(|| entry(options, &id)).unwrap();
     // The start has whole seconds: what is registered later would have another one.
     tokio::time::sleep(Duration::from_millis(1100)).await;

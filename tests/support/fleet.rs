@@ -33,7 +33,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// A fleet of so many instances of each role on servers, all of them ready and known to the facades.
+    /// A fleet of so many instances of each role on servers, all of them ready, registered and known to the facades.
     pub(crate) async fn start(facades: usize, logging: usize, messages: usize) -> Fleet {
         Self::start_at(Kind::Servers, facades, logging, messages).await
     }
@@ -71,6 +71,7 @@ impl Fleet {
             }
         });
         let system = system.await.unwrap();
+        system.wait_shown().await;
         system.wait_known().await;
         system
     }
@@ -98,6 +99,19 @@ impl Fleet {
     /// The agent, to do to it what the fleet has to live with.
     pub(crate) fn take_agent(&mut self) -> Agent {
         self.place.take().expect("nobody took the agent").into_agent()
+    }
+
+    /// Waits until the registry shows all instances: an agent knows of one a moment before Consul's catalog shows it.
+    async fn wait_shown(&self) {
+        let registry = self.place().registry();
+        let counts = [self.facades.len(), self.logging.len(), self.messages.len()];
+        for (service, count) in ["facade-service", "logging-service", "messages-service"]
+            .into_iter()
+            .zip(counts)
+        {
+            let is_shown = async || registry.all(service).await.is_ok_and(|listed| listed.len() == count);
+            eventually(&format!("{count} of {service} are shown"), is_shown).await;
+        }
     }
 
     /// Waits until each facade knows all instances.
