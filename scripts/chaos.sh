@@ -19,6 +19,8 @@ ROOT=$(dirname "$SCRIPTS")
 . "$SCRIPTS/lib/fleet.sh"
 . "$SCRIPTS/lib/scenarios.sh"
 
+# How long any answer may take, with 500 ms for the way.
+ANY_ANSWER_MS=5500
 # How long a condition is waited for, in seconds: on two cores, five JVMs start at once.
 PATIENCE=120
 # Posts a second at most, of all clients together: what must be there for a run to count, and no more than the members' heap
@@ -36,7 +38,7 @@ SCENARIO, without one in all of them, 8 clients post through both facades, a par
 the end every text that was acknowledged is looked for in both lists. Ends all that it started, however it ends.
 
   logging          an instance of 3 is killed (-9), and started again; so in all scenarios
-  messages         an instance of 2
+  messages         an instance of 2, and then the other one, 20 times in all
   facade           one of 2; what was posted through it meanwhile may fail
   logging-member   a Hazelcast member of 3
   mq-member        a Hazelcast member of 2
@@ -54,7 +56,8 @@ killed), which acknowledged texts are missing from either list, which are there 
 The promises are a table in scripts/lib/scenarios.sh. A run counts only with 2,000 acknowledged before and 2,000 after the
 event, and 200 a second. Exits 0 only if every promise held and every run counts; else it says where the logs are.
 
-  --short      less load before and after, shorter outages; a run counts with 300 acknowledged before and 300 after
+  --short      less load before and after, shorter outages, fewer kills of one kind, for a machine that does other work too: an
+               answer may take 5 s in each scenario, and a run counts with 300 acknowledged before and 300 after
   --minutes N  how long random takes, default 5, or 1 with --short
   --seed N     of random, to have the same kills again; it says which it took
 
@@ -94,9 +97,9 @@ need_number() { [[ ${2:-} =~ ^[1-9][0-9]{0,4}$ ]] || misuse "$1 takes a number f
 # choose_form: how long each part takes, in seconds, and what makes a run count.
 choose_form() {
     if [[ $SHORT == 1 ]]; then
-        STEADY_SECONDS=8 DEAD_SECONDS=3 CONSUL_SECONDS=8 LEAST=300 LEAST_PER_SECOND=0 MINUTES=${MINUTES:-1}
+        STEADY_SECONDS=5 DEAD_SECONDS=3 CONSUL_SECONDS=8 MESSAGES_KILLS=4 LEAST=300 LEAST_PER_SECOND=0 MINUTES=${MINUTES:-1}
     else
-        STEADY_SECONDS=15 DEAD_SECONDS=5 CONSUL_SECONDS=20 LEAST=2000 LEAST_PER_SECOND=200 MINUTES=${MINUTES:-5}
+        STEADY_SECONDS=15 DEAD_SECONDS=5 CONSUL_SECONDS=20 MESSAGES_KILLS=20 LEAST=2000 LEAST_PER_SECOND=200 MINUTES=${MINUTES:-5}
     fi
 }
 
@@ -123,7 +126,10 @@ SCENARIO='' BROKEN=() CHILD=''
 
 # fail WHAT: the scenario, or the start of the system, cannot go on.
 fail() {
-    if [[ -n $SCENARIO ]]; then printf '%-16s  BROKEN: %s\n' "$SCENARIO" "$1"; else say "error: $1"; fi
+    local what=$1 also
+    # Each after its --broken.
+    for also in "${BROKEN[@]}"; do if [[ $also != --broken ]]; then what="$also; $what"; fi; done
+    if [[ -n $SCENARIO ]]; then printf '%-16s  BROKEN: %s\n' "$SCENARIO" "$what"; else say "error: $what"; fi
     exit 1
 }
 
@@ -132,6 +138,8 @@ run_scenario() {
     SCENARIO=$1
     trap stop_load EXIT
     read -r failures longest_ms verify_seconds health < <(promise "$1")
+    # It may run beside other work, which makes an answer late; but in 5 s there is one, whatever is dead.
+    if [[ $SHORT == 1 ]]; then longest_ms=$ANY_ANSWER_MS; fi
     until_true 'everything is whole before it begins' is_whole
     rm -f "$RUN/load.json" "$RUN/health"
     start_load --rate "$RATE" --verify-within "${verify_seconds}s"

@@ -7,6 +7,8 @@ PROGRAM='test'
 . scripts/lib/common.sh
 . scripts/lib/tools.sh
 
+TARGET=${CARGO_TARGET_DIR:-target}
+
 usage() {
     cat <<'HELP'
 usage: scripts/test.sh [PART…]
@@ -15,6 +17,7 @@ usage: scripts/test.sh [PART…]
   unit         tests beside the code, no engines
   integration  one real Consul agent and two real Hazelcast clusters, started for it; and tmux
   faults       members killed, hung and cut off, on engines of their own
+  chaos        scripts/chaos.sh --short: one part after the other dies under load, and nothing acknowledged is lost
   containers   scripts/compose-check.sh: the image and the compose files on a real Docker engine
 
 Without a PART: all of them. The engines are built or fetched on the first run and kept in
@@ -59,6 +62,13 @@ run_tests() {
     cargo test --locked "$@"
 }
 
+# On the executables that the tests have built already.
+chaos() {
+    announce 'chaos'
+    cargo build --locked --bin svc --example load
+    SVC_BIN=$TARGET/debug/svc SVC_LOAD=$TARGET/debug/examples/load scripts/chaos.sh --short
+}
+
 containers() {
     announce 'containers'
     scripts/compose-check.sh
@@ -70,6 +80,7 @@ run_part() {
         unit) run_tests --lib --bins --examples ;;
         integration) engines && window && run_tests --test integration ;;
         faults) engines && run_tests --test faults ;;
+        chaos) chaos ;;
         containers) containers ;;
         *)
             printf 'no such part: %s\n\n' "$1" >&2
@@ -85,6 +96,7 @@ if (($# == 0)); then
     engines
     window
     run_tests --all-targets
+    chaos
     containers
 elif [[ $1 == help || $1 == -h || $1 == --help ]]; then
     usage

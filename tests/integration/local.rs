@@ -110,6 +110,16 @@ impl Window {
             .count()
     }
 
+    /// How many instances the facade there knows of the services that it calls.
+    fn known(&self, facade: &Pane) -> Vec<usize> {
+        let port = facade.label.rsplit(':').next().unwrap();
+        let mut curl = self.command("curl");
+        let asked = curl.args(["--silent", &format!("http://127.0.0.1:{port}/health")]).output();
+        let health: serde_json::Value = serde_json::from_slice(&asked.unwrap().stdout).unwrap();
+        let known = |service: &str| health[service].as_array().map_or(0, Vec::len);
+        vec![known("logging-service"), known("messages-service")]
+    }
+
     fn consul(&self) -> String {
         let environment = fs::read_to_string(self.engines().join("engines.env")).unwrap();
         let address = environment
@@ -208,6 +218,10 @@ fn local_sh_shows_the_whole_system_in_one_window_of_panes_and_ends_all_of_it_cle
     );
 
     // What the guide says to try holds.
+    for facade in ["facade-1", "facade-2"] {
+        let knows_all = wait::until_true(DEADLINE, || window.known(&panes[facade]) == [3, 2]);
+        assert!(knows_all, "{facade} knows {:?}", window.known(&panes[facade]));
+    }
     window.follow(&guide, "curl -X POST");
     read_until_there(&window, &guide, "hello", 1);
     window.follow(&guide, "kill -9");
