@@ -108,13 +108,13 @@ impl Keeper {
     /// Registers the instance where the registry does not know it.
     async fn beat(&self) -> Result<()> {
         if *self.stands.borrow() {
-            if self.registry.is_registered(&self.id).await? {
+            if self.registry.is_registered(&self.registration).await? {
                 return Ok(());
             }
             self.stands.send_replace(false);
             warn!(
                 id = self.id,
-                "{} does not know this instance any more; registering it again",
+                "{} does not know this instance any more as it registered; registering it again",
                 self.registry.describe()
             );
         }
@@ -250,7 +250,7 @@ mod tests {
             .boxed()
         }
 
-        fn is_registered<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
+        fn is_registered<'a>(&'a self, _: &'a Registration) -> BoxFuture<'a, Result<bool>> {
             self.call(["ask", "asked"], |state| Ok(state.knows)).boxed()
         }
 
