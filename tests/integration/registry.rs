@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use svc::discovery::Discovery;
 use svc::engine::{Instance, Registration};
-use svc::registration::Registered;
+use svc::registration::{Patience, Registered};
 use tokio::time::{Instant, timeout};
 
 use crate::support::agent::Agent;
@@ -19,6 +19,12 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// How soon all are registered again, from the moment on that Consul is back.
 const AGAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// As the roles have it.
+const PATIENCE: Patience = Patience {
+    tries: Duration::from_secs(2),
+    limit: Duration::from_secs(8),
+};
 
 /// One agent for the tests whose services are their own.
 static AGENT: LazyLock<Agent> = LazyLock::new(Agent::start);
@@ -161,7 +167,7 @@ async fn an_instance_that_was_deregistered_by_hand_is_registered_again() {
     eventually("it is forgotten", forgotten).await;
     eventually("the agent knows it again", knows).await;
     eventually("it is in the catalog", || AGENT.passing("by-hand") == [instance.id()]).await;
-    registered.deregister(Duration::from_secs(2)).await;
+    registered.leave(PATIENCE).over().await;
     eventually("it is gone", || AGENT.passing("by-hand").is_empty()).await;
 }
 
@@ -188,7 +194,13 @@ async fn an_entry_that_was_changed_is_put_right_and_what_others_add_to_it_stays(
     let instance = registration("changed", healthy());
     let _registered = Registered::keep(registry(&AGENT.address), instance.clone());
     let service = || AGENT.get("agent/services")[instance.id()].clone();
-    let place = || (service()["Address"].clone(), service()["Port"].clone(), service()["Meta"].clone());
+    let place = || {
+        (
+            service()["Address"].clone(),
+            service()["Port"].clone(),
+            service()["Meta"].clone(),
+        )
+    };
     let meta = json!({ "svc": "1.2.3", "since": "2026-11-25T01:41:57Z" });
     let right = (json!("127.0.0.1"), json!(instance.port), meta.clone());
     eventually("it is registered", || place() == right).await;

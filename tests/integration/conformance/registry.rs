@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use svc::engine::{Condition, Instance, Listed, Registration, Registry, Result};
-use svc::registration::Registered;
+use svc::registration::{Patience, Registered};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -29,6 +29,12 @@ cases! { consul folder: {
     an_instance_that_dies_is_not_shown_and_is_listed_with_the_reason_until_it_is_back,
     one_that_another_took_out_is_registered_again_until_it_leaves,
 } }
+
+/// As the roles have it.
+const PATIENCE: Patience = Patience {
+    tries: Duration::from_secs(2),
+    limit: Duration::from_secs(8),
+};
 
 /// A service of a case's own.
 struct Own {
@@ -359,7 +365,7 @@ async fn one_that_another_took_out_is_registered_again_until_it_leaves(own: Own)
     };
     timeout(SOON, again).await.unwrap();
     own.lists(&[registration.id()]).await;
-    registered.deregister(Duration::from_secs(5)).await;
+    registered.leave(PATIENCE).over().await;
     watch.shows(&[]).await;
     own.lists(&[]).await;
 }
