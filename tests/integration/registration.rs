@@ -147,7 +147,7 @@ async fn an_agent_that_comes_and_goes_fails_no_post_and_has_all_in_the_end() {
     let clients = clients(&load, &fleet.facades[0]);
     let mut agent = fleet.take_agent();
     let (began, mut times) = (Instant::now(), 0);
-    while began.elapsed() < Duration::from_secs(18) {
+    while began.elapsed() < Duration::from_secs(14) {
         agent = block_in_place(|| agent.kill_keeping_data().start());
         times += 1;
         load.more(50).await;
@@ -190,7 +190,7 @@ async fn who_is_killed_and_started_again_at_its_port_is_whole_and_passes_at_once
     .await;
     let took = healthy.elapsed();
     println!("passes {took:?} after it is healthy");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     let after = entries(agent);
     assert_eq!((after.len(), &after[0].1), (1, &vec![check]));
     assert_ne!(after[0].0[3]["since"], before[0].0[3]["since"], "another process");
@@ -225,9 +225,8 @@ async fn with_an_agent_that_is_slow_an_instance_registers_serves_and_stops_in_ti
     let load = Arc::new(Load::default());
     let clients = clients(&load, &facade);
     load.more(200).await;
-    let stopping = Asking::longest;
     let [logging_asked, facade_asked] = asking;
-    let longest = stopping(logging_asked).await.max(stopping(facade_asked).await);
+    let longest = logging_asked.longest().await.max(facade_asked.longest().await);
     assert!(longest < HEALTH_WITHIN, "{longest:?}");
 
     let took = stop(&logging).await;
