@@ -59,13 +59,11 @@ fn entries(agent: &Agent) -> Vec<(Value, Vec<String>)> {
 
 /// Waits until all instances of before pass again, each with one entry, one check and the start that it had.
 async fn all_again(agent: &Agent, before: &[(Value, Vec<String>)]) {
-    let back = Instant::now();
     eventually_within(AGAIN_WITHIN, "all are registered as before", async || {
         let passing = SERVICES.map(|service| agent.passing(service).len());
         entries(agent) == before && passing.iter().sum::<usize>() == before.len()
     })
     .await;
-    println!("all registered again after {:?}", back.elapsed());
 }
 
 /// Asks for `/health` again and again; the longest time that an answer took.
