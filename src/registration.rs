@@ -17,21 +17,43 @@ const BEAT: Duration = Duration::from_secs(1);
 /// How soon a failed deregistration is tried again.
 const LEAVE_RETRY: Duration = Duration::from_millis(200);
 
+/// For how long a registration that failed may still arrive: the registry, or what is between, may have stood still.
+const LATE: Duration = Duration::from_secs(60);
+
+/// For how long after the deregistration it is then looked whether one has arrived.
+const LATE_WATCH: Duration = Duration::from_secs(2);
+
 /// An instance in the registry. A task keeps it there, and ends with this value.
 ///
 /// Registering is a loop, not a call: whenever the registry does not know the instance, however that came about, it is
-/// registered again. The loop never gives up, and is over before the instance is taken out.
+/// registered again. So it is where another entry stands under its id, or the entry lacks its check. The loop never gives
+/// up, and is over before the instance is taken out.
 #[derive(Debug)]
 pub struct Registered {
     standing: watch::Receiver<bool>,
-    leave: oneshot::Sender<Instant>,
+    leave: oneshot::Sender<Patience>,
+    keeper: JoinSet<()>,
+}
+
+/// How long an instance may take to leave, from the moment on that it is told to.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long new tries begin, where they fail. There is one at least.
+    pub tries: Duration,
+    /// How long all of it may take: the registry may be slow with a call that it got in time.
+    pub limit: Duration,
+}
+
+/// An instance that leaves the registry. A task takes it out, and ends with this value.
+#[derive(Debug)]
+pub struct Leaving {
     keeper: JoinSet<()>,
 }
 
 impl Registered {
     /// Registers the instance, and keeps it registered. Returns at once; [`Registered::first`] waits for the first time.
     ///
-    /// Where this is dropped, nothing is taken out: that is [`Registered::deregister`]'s.
+    /// Where this is dropped, nothing is taken out: that is [`Registered::leave`]'s.
     pub fn keep(registry: Arc<dyn Registry>, registration: Registration) -> Self {
         let (stands, standing) = watch::channel(false);
         let (leave, leaving) = oneshot::channel();
@@ -41,6 +63,7 @@ impl Registered {
             registration,
             stands,
             in_trouble: false,
+            late_until: None,
         };
         let mut keepers = JoinSet::new();
         keepers.spawn(keeper.run(leaving));
@@ -58,11 +81,23 @@ impl Registered {
         matches!(timeout(limit, registered).await, Ok(Ok(_)))
     }
 
-    /// Takes the instance out: tries until that is done, at most for `deadline`. Where it cannot be done, that is logged;
-    /// its check then fails, and the registry takes it out by itself.
-    pub async fn deregister(mut self, deadline: Duration) {
+    /// Begins to take the instance out. Where it cannot be done within `patience`, that is logged; its check then fails, and
+    /// the registry takes it out by itself.
+    pub fn leave(self, patience: Patience) -> Leaving {
         // The task ends by itself only where it panicked, and then there is nobody to tell.
-        let _ = self.leave.send(Instant::now() + deadline);
+        let _ = self.leave.send(patience);
+        Leaving { keeper: self.keeper }
+    }
+}
+
+impl Leaving {
+    /// Waits until the instance is out or that was given up, at most for `limit`. It goes on after that.
+    pub async fn wait(&mut self, limit: Duration) {
+        let _ = timeout(limit, self.keeper.join_next()).await;
+    }
+
+    /// Waits until the instance is out or that was given up.
+    pub async fn over(mut self) {
         self.keeper.join_next().await;
     }
 }
@@ -76,48 +111,80 @@ struct Keeper {
     stands: watch::Sender<bool>,
     /// Whether the last call failed.
     in_trouble: bool,
+    /// Until when a registration that failed may still arrive.
+    late_until: Option<Instant>,
 }
 
 impl Keeper {
-    async fn run(mut self, mut leaving: oneshot::Receiver<Instant>) {
-        let deadline = loop {
-            let beat = Box::pin(self.beat());
-            let (outcome, deadline) = match futures_util::future::select(beat, &mut leaving).await {
-                Either::Left((outcome, _)) => (Some(outcome), None),
-                // A call that is under way is let finish: cut, it might reach the registry after the deregistration.
-                Either::Right((Ok(deadline), beat)) => (timeout_at(deadline, beat).await.ok(), Some(deadline)),
-                Either::Right((Err(_), _)) => return,
+    async fn run(mut self, mut leaving: oneshot::Receiver<Patience>) {
+        if let Some((tries, limit)) = self.stay(&mut leaving).await {
+            self.leave(tries, limit).await;
+        }
+    }
+
+    /// Keeps the instance registered until it is to leave. Until when new tries begin then, and until when all of it has to
+    /// be over; `None` where the owner is gone.
+    async fn stay(&mut self, leaving: &mut oneshot::Receiver<Patience>) -> Option<(Instant, Instant)> {
+        let until = |patience: Patience| (Instant::now() + patience.tries, Instant::now() + patience.limit);
+        loop {
+            let known = tokio::select! {
+                known = self.is_known() => known,
+                // A question changes nothing, so it may be cut.
+                patience = &mut *leaving => return patience.ok().map(until),
+            };
+            let mut leave = None;
+            let outcome = match known {
+                Ok(true) => Some(Ok(())),
+                Err(error) => Some(Err(error)),
+                Ok(false) => {
+                    let registering = Box::pin(self.register());
+                    let outcome = match futures_util::future::select(registering, &mut *leaving).await {
+                        Either::Left((outcome, _)) => Some(outcome),
+                        // It is let finish: cut, it might reach the registry after the deregistration.
+                        Either::Right((Ok(patience), registering)) => {
+                            let (tries, limit) = until(patience);
+                            leave = Some((tries, limit));
+                            timeout_at(limit, registering).await.ok()
+                        }
+                        Either::Right((Err(_), _)) => return None,
+                    };
+                    if !matches!(outcome, Some(Ok(()))) {
+                        self.late_until = Some(Instant::now() + LATE);
+                    }
+                    outcome
+                }
             };
             if let Some(outcome) = outcome {
                 self.note(outcome);
             }
-            if let Some(deadline) = deadline {
-                break deadline;
+            if leave.is_some() {
+                return leave;
             }
             tokio::select! {
                 () = sleep(BEAT) => {}
-                deadline = &mut leaving => match deadline {
-                    Ok(deadline) => break deadline,
-                    Err(_) => return,
-                },
+                patience = &mut *leaving => return patience.ok().map(until),
             }
-        };
-        self.leave(deadline).await;
+        }
     }
 
-    /// Registers the instance where the registry does not know it.
-    async fn beat(&self) -> Result<()> {
-        if *self.stands.borrow() {
-            if self.registry.is_registered(&self.id).await? {
-                return Ok(());
-            }
+    /// Whether the instance was registered and still is.
+    async fn is_known(&self) -> Result<bool> {
+        if !*self.stands.borrow() {
+            return Ok(false);
+        }
+        let known = self.registry.is_registered(&self.registration).await?;
+        if !known {
             self.stands.send_replace(false);
             warn!(
                 id = self.id,
-                "{} does not know this instance any more; registering it again",
+                "{} does not know this instance any more as it registered; registering it again",
                 self.registry.describe()
             );
         }
+        Ok(known)
+    }
+
+    async fn register(&self) -> Result<()> {
         self.registry.register(&self.registration).await?;
         self.stands.send_replace(true);
         info!(id = self.id, "registered in {}", self.registry.describe());
@@ -139,22 +206,50 @@ impl Keeper {
         }
     }
 
-    async fn leave(&self, deadline: Instant) {
+    async fn leave(&self, tries: Instant, limit: Instant) {
         let mut last = None;
-        let tries = async {
-            while let Err(error) = self.registry.deregister(&self.id).await {
-                last = Some(error.to_string());
-                sleep(LEAVE_RETRY).await;
-            }
-        };
-        match timeout_at(deadline, tries).await {
-            Ok(()) => info!(id = self.id, "deregistered from {}", self.registry.describe()),
-            Err(_) => warn!(
+        let is_out = timeout_at(limit, self.take_out(tries, &mut last)).await;
+        if is_out != Ok(true) {
+            warn!(
                 id = self.id,
                 error = last.as_deref().unwrap_or("no answer in time"),
                 "could not deregister from {}; its health check will",
                 self.registry.describe()
-            ),
+            );
+            return;
+        }
+        info!(id = self.id, "deregistered from {}", self.registry.describe());
+        if self.late_until.is_some_and(|until| Instant::now() < until) {
+            let end = limit.min(Instant::now() + LATE_WATCH);
+            let _ = timeout_at(end, self.keep_out()).await;
+        }
+    }
+
+    /// Whether the instance was taken out, in tries that begin until `tries`.
+    async fn take_out(&self, tries: Instant, last: &mut Option<String>) -> bool {
+        while let Err(error) = self.registry.deregister(&self.id).await {
+            *last = Some(error.to_string());
+            sleep(LEAVE_RETRY).await;
+            if Instant::now() >= tries {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes the instance out whenever it is back: what was registered and not answered may arrive after the deregistration.
+    async fn keep_out(&self) {
+        loop {
+            // An error is no reason to say anything: it has left, as far as is known.
+            if matches!(self.registry.is_registered(&self.registration).await, Ok(true)) {
+                info!(
+                    id = self.id,
+                    "{} got a registration late, after this instance had left; taking it out again",
+                    self.registry.describe()
+                );
+                let _ = self.registry.deregister(&self.id).await;
+            }
+            sleep(LEAVE_RETRY).await;
         }
     }
 }
@@ -177,7 +272,7 @@ mod tests {
     /// A registry that does what a test tells it to.
     #[derive(Default)]
     struct Scripted {
-        state: Mutex<State>,
+        state: Arc<Mutex<State>>,
     }
 
     #[derive(Default)]
@@ -188,6 +283,8 @@ mod tests {
         refuses: usize,
         /// How long a call takes.
         delay: Duration,
+        /// The next registration fails, and arrives after this time all the same.
+        arrives_late: Option<Duration>,
         /// The beginnings and ends of calls, in their order.
         calls: Vec<&'static str>,
     }
@@ -243,14 +340,22 @@ mod tests {
         }
 
         fn register<'a>(&'a self, _: &'a Registration) -> BoxFuture<'a, Result<()>> {
-            self.call(["register", "registered"], |state| {
+            let shared = self.state.clone();
+            self.call(["register", "registered"], move |state| {
+                if let Some(after) = state.arrives_late.take() {
+                    tokio::spawn(async move {
+                        sleep(after).await;
+                        shared.lock().unwrap().knows = true;
+                    });
+                    return Err(away());
+                }
                 state.knows = true;
                 Ok(())
             })
             .boxed()
         }
 
-        fn is_registered<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
+        fn is_registered<'a>(&'a self, _: &'a Registration) -> BoxFuture<'a, Result<bool>> {
             self.call(["ask", "asked"], |state| Ok(state.knows)).boxed()
         }
 
@@ -273,6 +378,15 @@ mod tests {
         fn watch<'a>(&'a self, _: &'a str) -> BoxStream<'a, Result<Vec<Instance>>> {
             unreachable!("registering watches nobody")
         }
+    }
+
+    /// Leaves: tries for 2 s, and is over after 8 s.
+    async fn leave(registered: Registered) {
+        let patience = Patience {
+            tries: 2 * SECOND,
+            limit: 8 * SECOND,
+        };
+        registered.leave(patience).over().await;
     }
 
     fn keep(registry: &Arc<Scripted>) -> Registered {
@@ -338,7 +452,7 @@ mod tests {
         let registry = Scripted::new(|state| state.delay = SECOND);
         let registered = keep(&registry);
         sleep(SECOND / 2).await;
-        registered.deregister(5 * SECOND).await;
+        leave(registered).await;
         sleep(60 * SECOND).await;
         let expected = ["register", "registered", "deregister", "deregistered"];
         registry.change(|state| assert_eq!(state.calls, expected));
@@ -349,24 +463,55 @@ mod tests {
         let registry = Scripted::new(|state| state.refuses = 3);
         let registered = keep(&registry);
         assert!(registered.first(SECOND).await);
-        registered.deregister(2 * SECOND).await;
+        leave(registered).await;
         assert!(!registry.change(|state| state.knows));
         assert_eq!(registry.count("deregister"), 4);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_registry_that_is_away_or_hangs_holds_up_the_stop_for_the_deadline_only() {
-        for (is_away, delay) in [(true, Duration::ZERO), (false, 3600 * SECOND)] {
+    async fn a_registry_that_is_away_holds_up_the_stop_for_the_tries_and_one_that_hangs_for_the_limit() {
+        for (is_away, delay, held_up) in [(true, Duration::ZERO, 2), (false, 3600 * SECOND, 8)] {
             let registry = Scripted::new(|_| {});
             let registered = keep(&registry);
             assert!(registered.first(SECOND).await);
             registry.change(|state| (state.is_away, state.delay) = (is_away, delay));
             sleep(2 * SECOND).await;
             let began = Instant::now();
-            registered.deregister(2 * SECOND).await;
+            leave(registered).await;
             let took = began.elapsed();
-            assert!(took >= 2 * SECOND && took < 3 * SECOND, "{took:?}");
+            assert!(took >= held_up * SECOND && took < (held_up + 1) * SECOND, "{took:?}");
             assert_eq!(Arc::strong_count(&registry), 1, "the task is over");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_registry_is_told_of_the_stop_at_once_and_its_answer_is_waited_for() {
+        for into_the_question in [1, 1000, 2900] {
+            let registry = Scripted::new(|_| {});
+            let registered = keep(&registry);
+            assert!(registered.first(SECOND).await);
+            registry.change(|state| state.delay = 3 * SECOND);
+            while registry.count("ask") == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+            sleep(Duration::from_millis(into_the_question)).await;
+            let began = Instant::now();
+            leave(registered).await;
+            assert!(!registry.change(|state| state.knows), "{into_the_question} ms");
+            assert!(began.elapsed() < 4 * SECOND, "{:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registration_that_failed_and_arrives_after_the_deregistration_is_taken_out_again() {
+        for after in [100, 1500] {
+            let registry = Scripted::new(|state| state.arrives_late = Some(Duration::from_millis(after)));
+            let registered = keep(&registry);
+            sleep(Duration::from_millis(10)).await;
+            assert_eq!(registry.count("registered"), 1);
+            leave(registered).await;
+            sleep(60 * SECOND).await;
+            assert!(!registry.change(|state| state.knows), "{after} ms");
         }
     }
 

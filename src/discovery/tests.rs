@@ -32,7 +32,7 @@ impl Registry for Scripted {
         unreachable!("discovery registers nobody")
     }
 
-    fn is_registered<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool>> {
+    fn is_registered<'a>(&'a self, _: &'a Registration) -> BoxFuture<'a, Result<bool>> {
         unreachable!("discovery asks for nobody")
     }
 

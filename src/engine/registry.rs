@@ -139,8 +139,9 @@ pub trait Registry: Send + Sync {
     /// Registers an instance as one that can take requests now, in the place of whatever stood under its id.
     fn register<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, Result<()>>;
 
-    /// Whether an instance of this id is registered.
-    fn is_registered<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<bool>>;
+    /// Whether the instance stands in the registry as [`Registry::register`] puts it there, its check included, or a process
+    /// that began later stands there under its id. How the check goes does not matter.
+    fn is_registered<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, Result<bool>>;
 
     /// Takes an instance out. It is no error if there is none of this id.
     fn deregister<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;

@@ -15,13 +15,16 @@ use crate::cli::Listen;
 use crate::engine::{Registration, Registry};
 use crate::http::health::Health;
 use crate::http::server::{self, Handler, Limits, serve};
-use crate::registration::Registered;
+use crate::registration::{Leaving, Patience, Registered};
 
 /// How long a start waits for its registration. It goes on without, and the registration is tried further.
 const REGISTER_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long a stop tries to take the instance out of the registry.
+/// How long a stop tries to take the instance out of the registry, and waits for that before it goes on.
 const DEREGISTER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long the registry may take to do so, while the stop goes on: what it got in time it may answer late.
+const DEREGISTER_LIMIT: Duration = Duration::from_secs(8);
 
 /// How long a stop goes on serving after that, so that whoever watches the registry sends no more.
 const NOTICE: Duration = Duration::from_secs(1);
@@ -132,7 +135,10 @@ impl Bound {
             let outcome = live(role, registry, registration, &health, open, stop).await;
             health.draining();
             drop(stop_serving);
-            outcome
+            if let Some(leaving) = outcome? {
+                leaving.over().await;
+            }
+            Ok(())
         };
         let (outcome, ()) = tokio::join!(life, server);
         info!(role, "stopped");
@@ -140,7 +146,7 @@ impl Bound {
     }
 }
 
-/// From the start of the server until it is time to stop it.
+/// From the start of the server until it is time to stop it; the instance may still be on its way out of the registry.
 async fn live(
     role: &'static str,
     registry: Arc<dyn Registry>,
@@ -148,11 +154,11 @@ async fn live(
     health: &Health,
     open: impl AsyncFnOnce(&Health, &Registration) -> anyhow::Result<()>,
     stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Leaving>> {
     let mut stop = pin!(stop);
     tokio::select! {
         opened = open(health, &registration) => opened?,
-        () = &mut stop => return Ok(()),
+        () = &mut stop => return Ok(None),
     }
     // Before it is registered, since whoever finds it in the registry may send at once.
     health.ready();
@@ -169,9 +175,13 @@ async fn live(
         () = &mut stop => {}
     }
     health.draining();
-    registered.deregister(DEREGISTER_DEADLINE).await;
+    let mut leaving = registered.leave(Patience {
+        tries: DEREGISTER_DEADLINE,
+        limit: DEREGISTER_LIMIT,
+    });
+    leaving.wait(DEREGISTER_DEADLINE).await;
     tokio::time::sleep(NOTICE).await;
-    Ok(())
+    Ok(Some(leaving))
 }
 
 /// What others call the instance by: what was given, else the bound address, or the host's name where that is all of them.

@@ -279,6 +279,26 @@ async fn a_role_whose_consul_comes_back_empty_serves_meanwhile_and_registers_aga
 }
 
 #[tokio::test]
+async fn a_consul_that_comes_back_empty_is_told_again_when_the_log_was_cleared() {
+    const KEY: &str = "logs_cleared_at";
+    let instance = instance().await;
+    assert_eq!(instance.ask("DELETE", "/logs", "", "").await.status, 200);
+    let noted = instance.agent.value(KEY).unwrap();
+    let consul = &instance.agent.address;
+    let options = ["logging", "--port", "0", "--consul", consul, "--log", "svc=debug"];
+    let another = Svc::start(&options, &[]);
+    another.wait_for_line("learned when the log was cleared", SOON);
+    let Instance { svc, agent, .. } = instance;
+    // Who deleted is gone, too: any that saw it is enough.
+    svc.kill();
+    let ports = agent.kill();
+    let agent = Agent::start_empty(&ports);
+    assert_eq!(agent.value("essential_keys_populated"), None);
+    assert!(wait::until_true(SOON, || agent.value(KEY).as_ref() == Some(&noted)));
+    another.wait_for_line("wrote it back", SOON);
+}
+
+#[tokio::test]
 async fn a_stop_is_not_held_up_by_a_consul_that_is_gone() {
     let Instance { svc, agent, .. } = instance().await;
     svc.wait_for_line("registered in", SOON);

@@ -146,8 +146,8 @@ impl Registry for Desk {
         self.answer(|registered| registered.push(registration.clone()))
     }
 
-    fn is_registered<'a>(&'a self, id: &'a str) -> BoxFuture<'a, engine::Result<bool>> {
-        self.answer(|registered| registered.iter().any(|known| known.id() == id))
+    fn is_registered<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, engine::Result<bool>> {
+        self.answer(|registered| registered.contains(registration))
     }
 
     fn deregister<'a>(&'a self, id: &'a str) -> BoxFuture<'a, engine::Result<()>> {

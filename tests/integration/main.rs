@@ -51,6 +51,7 @@ mod messages;
 mod mixed;
 mod poison;
 mod populate_kv;
+mod registration;
 mod registry;
 mod settings;
 mod start_order;

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use svc::discovery::Discovery;
 use svc::engine::{Instance, Registration};
-use svc::registration::Registered;
+use svc::registration::{Patience, Registered};
 use tokio::time::{Instant, timeout};
 
 use crate::support::agent::Agent;
@@ -19,6 +19,12 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// How soon all are registered again, from the moment on that Consul is back.
 const AGAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// As the roles have it.
+const PATIENCE: Patience = Patience {
+    tries: Duration::from_secs(2),
+    limit: Duration::from_secs(8),
+};
 
 /// One agent for the tests whose services are their own.
 static AGENT: LazyLock<Agent> = LazyLock::new(Agent::start);
@@ -161,8 +167,63 @@ async fn an_instance_that_was_deregistered_by_hand_is_registered_again() {
     eventually("it is forgotten", forgotten).await;
     eventually("the agent knows it again", knows).await;
     eventually("it is in the catalog", || AGENT.passing("by-hand") == [instance.id()]).await;
-    registered.deregister(Duration::from_secs(2)).await;
+    registered.leave(PATIENCE).over().await;
     eventually("it is gone", || AGENT.passing("by-hand").is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_instance_whose_check_was_taken_away_has_it_again() {
+    let instance = registration("checked", healthy());
+    let _registered = Registered::keep(registry(&AGENT.address), instance.clone());
+    let check = format!("service:{}", instance.id());
+    let is_checked = || !AGENT.get("agent/checks")[&check].is_null();
+    for _ in 0..2 {
+        eventually("it has its check", is_checked).await;
+        // It may be back between the two questions.
+        let taken_away = || {
+            AGENT.send(&format!("agent/check/deregister/{check}"), &Value::Null);
+            !is_checked()
+        };
+        eventually("its check is taken away", taken_away).await;
+    }
+    eventually("it has its check again", is_checked).await;
+}
+
+#[tokio::test]
+async fn an_entry_that_was_changed_is_put_right_and_what_others_add_to_it_stays() {
+    let instance = registration("changed", healthy());
+    let _registered = Registered::keep(registry(&AGENT.address), instance.clone());
+    let service = || AGENT.get("agent/services")[instance.id()].clone();
+    let place = || {
+        (
+            service()["Address"].clone(),
+            service()["Port"].clone(),
+            service()["Meta"].clone(),
+        )
+    };
+    let meta = json!({ "svc": "1.2.3", "since": "2026-11-25T01:41:57Z" });
+    let right = (json!("127.0.0.1"), json!(instance.port), meta.clone());
+    eventually("it is registered", || place() == right).await;
+    for (member, wrong) in [
+        ("Name", json!("another")),
+        ("Address", json!("127.0.0.2")),
+        ("Port", json!(1)),
+        ("Meta", json!({ "svc": "1.2.3", "since": "2020-01-01T00:00:00Z" })),
+        ("Meta", json!({})),
+    ] {
+        let mut entry = json!({
+            "ID": instance.id(), "Name": "changed", "Address": "127.0.0.1", "Port": instance.port, "Meta": meta,
+        });
+        entry[member] = wrong;
+        AGENT.send("agent/service/register", &entry);
+        let is_right = || place() == right && service()["Service"] == "changed";
+        eventually(&format!("it is put right: {entry}"), is_right).await;
+    }
+    let added = json!({ "ServiceID": instance.id(), "ID": "added", "Name": "added", "TTL": "1h", "Status": "passing" });
+    AGENT.send("agent/check/register", &added);
+    let asked_since = Instant::now();
+    eventually("it was looked at", || asked_since.elapsed() > Duration::from_secs(3)).await;
+    assert!(!AGENT.get("agent/checks")["added"].is_null());
 }
 
 #[tokio::test]
@@ -378,7 +439,7 @@ async fn calls_to_an_agent_that_says_nothing_end_within_their_deadline() {
     let calls = async {
         let (registered, known, deregistered, listed, seen) = tokio::join!(
             registry.register(&instance),
-            registry.is_registered(&id),
+            registry.is_registered(&instance),
             registry.deregister(&id),
             registry.all("silent"),
             watch.next()
@@ -403,7 +464,7 @@ async fn an_id_that_would_reach_the_agent_changed_is_refused_before_anything_is_
     for service in ["a b", "a/b", "a?b"] {
         let instance = registration(service, 1);
         assert!(registry.register(&instance).await.is_err(), "{service:?}");
-        assert!(registry.is_registered(&instance.id()).await.is_err(), "{service:?}");
+        assert!(registry.is_registered(&instance).await.is_err(), "{service:?}");
         assert!(registry.deregister(&instance.id()).await.is_err(), "{service:?}");
     }
     assert_eq!(server.requests(), Vec::<String>::new());

@@ -20,6 +20,9 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 const PORT_FIRST: u16 = 10_000;
 const PORT_COUNT: u32 = 10_000;
 
+/// What is below its folder.
+const DATA: &str = "data";
+
 /// A running agent and its folder. Both are gone after `drop`; the agent also where the test process is killed.
 pub(crate) struct Agent {
     /// `127.0.0.1:port` of its HTTP interface; `https` on the same port where it was started with certificates.
@@ -74,14 +77,18 @@ impl Agent {
 
     /// An agent on these ports, which may not be ready yet.
     pub(crate) fn spawn(ports: &Ports, more: &Value) -> Self {
-        let folder = Folder::new();
+        Self::spawn_in(Folder::new(), ports, more)
+    }
+
+    /// The same, with what is in this folder.
+    fn spawn_in(folder: Folder, ports: &Ports, more: &Value) -> Self {
         let secure = more.get("tls").is_some();
         let mut config = json!({
             "server": true,
             "bootstrap_expect": 1,
             "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1",
-            "data_dir": folder.path.join("data"),
+            "data_dir": folder.path.join(DATA),
             "disable_update_check": true,
             "performance": { "raft_multiplier": 1 },
             "ports": {
@@ -120,6 +127,15 @@ impl Agent {
     /// Kills the agent.
     pub(crate) fn kill(self) -> Ports {
         self.ports
+    }
+
+    /// Kills the agent, and keeps what it had on its disk.
+    pub(crate) fn kill_keeping_data(self) -> Killed {
+        let (ports, folder) = (self.ports, Folder::new());
+        // Before it is killed, since its folder goes with it. What it has open, it writes to the last.
+        fs::rename(self.folder.path.join(DATA), folder.path.join(DATA)).unwrap();
+        drop(self);
+        Killed { ports, folder }
     }
 
     /// An agent that has a leader, on the ports of one that was killed, with nothing of what that knew.
@@ -211,6 +227,21 @@ impl Agent {
             .output()
             .unwrap();
         output.status.success().then_some(output.stdout)
+    }
+}
+
+/// What is left of an agent that was killed.
+pub(crate) struct Killed {
+    ports: Ports,
+    folder: Folder,
+}
+
+impl Killed {
+    /// The agent again, which has a leader.
+    pub(crate) fn start(self) -> Agent {
+        let agent = Agent::spawn_in(self.folder, &self.ports, &json!({}));
+        assert!(agent.wait_for_leader(), "the ports are free again");
+        agent
     }
 }
 

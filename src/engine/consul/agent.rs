@@ -2,6 +2,8 @@
 //! [`listing`](super::listing).
 //! <https://developer.hashicorp.com/consul/api-docs/agent/service>
 
+use std::collections::HashMap;
+
 use anyhow::Context;
 use consulrs::api::check::common::AgentServiceCheck;
 use consulrs::api::service::requests::{DeregisterServiceRequest, RegisterServiceRequest};
@@ -11,9 +13,10 @@ use futures_util::stream::BoxStream;
 use rustify::endpoint::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
+use serde::Deserialize;
 
 use super::{CALL_DEADLINE, Consul, Failure};
-use crate::engine::registry::{check_id, url_host};
+use crate::engine::registry::{check_id, parse_rfc3339, url_host};
 use crate::engine::{Instance, Listed, Registration, Registry, Result, Settings, rfc3339};
 
 /// Name of the service meta that holds the version of `svc`.
@@ -53,9 +56,9 @@ impl Registry for Consul {
         .boxed()
     }
 
-    fn is_registered<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<bool>> {
+    fn is_registered<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, Result<bool>> {
         async move {
-            let known = self.knows(id).await;
+            let known = self.knows(registration).await;
             known.map_err(|error| self.unavailable(error))
         }
         .boxed()
@@ -90,14 +93,21 @@ impl Consul {
         sent.map(drop).with_context_of("registering", &id)
     }
 
-    async fn knows(&self, id: &str) -> anyhow::Result<bool> {
-        check_id(id)?;
-        match self.send(ReadInstance { id }, CALL_DEADLINE).await {
-            Ok(_) => Ok(true),
+    async fn knows(&self, registration: &Registration) -> anyhow::Result<bool> {
+        let id = registration.id();
+        check_id(&id)?;
+        let known = match self.send(ReadInstance { id: &id }, CALL_DEADLINE).await {
+            Ok(answer) => answer.parse().map_err(Failure::from),
             // Whatever its text, which differs by version: whoever does not know us is to be told again.
-            Err(Failure::Status { code: 404, .. }) => Ok(false),
-            Err(failure) => Err(failure).with_context_of("asking for", id),
-        }
+            Err(Failure::Status { code: 404, .. }) => return Ok(false),
+            // A check that warns or fails has a status of its own. So may something between us and the agent.
+            Err(Failure::Status { code, body }) => {
+                serde_json::from_str(&body).map_err(|_| Failure::Status { code, body })
+            }
+            Err(failure) => Err(failure),
+        };
+        let known: Known = known.with_context_of("asking for", &id)?;
+        Ok(known.is(registration))
     }
 
     async fn deregister_instance(&self, id: &str) -> anyhow::Result<()> {
@@ -177,23 +187,68 @@ impl Endpoint for Register {
     }
 }
 
-/// `GET /v1/agent/service/<id>`: 200 where the agent knows the instance, 404 where not. The answer type of `consulrs`
-/// cannot hold the `TaggedAddresses` of today's Consul, and nothing of it is needed.
+/// `GET /v1/agent/health/service/id/<id>`: 200 where all checks pass, 429 or 503 where not, 404 where the agent does not know
+/// the instance. <https://developer.hashicorp.com/consul/api-docs/agent/service#get-local-service-health-by-id>
 struct ReadInstance<'a> {
     id: &'a str,
 }
 
 impl Endpoint for ReadInstance<'_> {
-    type Response = serde::de::IgnoredAny;
+    type Response = Known;
     const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
     const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
 
     fn path(&self) -> String {
-        format!("agent/service/{}", self.id)
+        format!("agent/health/service/id/{}", self.id)
     }
 
     fn method(&self) -> RequestMethod {
         RequestMethod::GET
+    }
+}
+
+/// What the agent knows of an instance, as far as it tells whether that is what was registered. The types of `consulrs`
+/// cannot hold the `TaggedAddresses` of today's Consul.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Known {
+    service: KnownService,
+    checks: Option<Vec<KnownCheck>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct KnownService {
+    service: String,
+    address: String,
+    /// Left out where it is 0.
+    #[serde(default)]
+    port: u32,
+    meta: Option<HashMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct KnownCheck {
+    #[serde(rename = "CheckID")]
+    id: String,
+}
+
+impl Known {
+    /// Whether this is what [`request`] asked for. What others added stays, and so does a process that began later.
+    fn is(&self, registration: &Registration) -> bool {
+        let Self { service, checks } = self;
+        // The id of a check that is registered with its service and has no name of its own.
+        let check = format!("service:{}", registration.id());
+        let has_check = checks.iter().flatten().any(|known| known.id == check);
+        let is_there = service.service == registration.service
+            && service.address == registration.host
+            && service.port == u32::from(registration.port);
+        let said = |name: &str| service.meta.as_ref()?.get(name);
+        let is_ours = said(VERSION_META) == Some(&registration.version)
+            && said(SINCE_META) == rfc3339(registration.since).as_ref();
+        let began = said(SINCE_META).and_then(|since| parse_rfc3339(since));
+        let is_later = began.is_some_and(|began| began > registration.since);
+        has_check && is_there && (is_ours || is_later)
     }
 }
 
@@ -235,5 +290,41 @@ mod tests {
         assert_eq!(request.id.as_deref(), Some("logging-service@::1:8100"));
         let url = request.check.and_then(|check| check.http);
         assert_eq!(url.as_deref(), Some("http://[::1]:8100/health"));
+    }
+
+    #[test]
+    fn an_instance_is_known_where_its_place_its_meta_and_its_check_are_there_and_a_later_process_stays() {
+        let registration = registration("::1");
+        let known = |service: &str, address: &str, port: u32, meta: &[(&str, &str)], checks: &[&str]| {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let known = Known {
+                service: KnownService {
+                    service: service.to_owned(),
+                    address: address.to_owned(),
+                    port,
+                    meta: Some(meta.iter().map(owned).collect()),
+                },
+                checks: Some(checks.iter().map(|id| KnownCheck { id: (*id).to_owned() }).collect()),
+            };
+            known.is(&registration)
+        };
+        let service = "logging-service";
+        let ours = [("svc", "1.2.3"), ("since", "1970-01-01T00:00:00Z")];
+        let check = "service:logging-service@::1:8100";
+        assert!(known(service, "::1", 8100, &ours, &[check]));
+        let more = [ours[0], ours[1], ("by others", "")];
+        assert!(known(service, "::1", 8100, &more, &["by others", check]));
+        let later = [("since", "1970-01-01T00:00:01Z")];
+        assert!(known(service, "::1", 8100, &later, &[check]));
+
+        assert!(!known("other", "::1", 8100, &ours, &[check]));
+        assert!(!known(service, "::2", 8100, &ours, &[check]));
+        assert!(!known(service, "::1", 8101, &ours, &[check]));
+        assert!(!known(service, "::1", 8100, &ours, &["by others"]));
+        assert!(!known(service, "::1", 8100, &[ours[1]], &[check]));
+        for since in ["1969-12-31T23:59:59Z", "yesterday"] {
+            assert!(!known(service, "::1", 8100, &[ours[0], ("since", since)], &[check]));
+        }
+        assert!(!known(service, "::1", 8100, &[], &[check]));
     }
 }

@@ -48,10 +48,11 @@ impl Registry for Local {
         .boxed()
     }
 
-    fn is_registered<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<bool>> {
+    fn is_registered<'a>(&'a self, registration: &'a Registration) -> BoxFuture<'a, Result<bool>> {
+        let id = registration.id();
         let what = format!("asking for the instance {id}");
-        let path = instance_file::path(&self.folder, id);
-        let ours = self.heartbeats().get(id).map(|heartbeat| heartbeat.claim.clone());
+        let path = instance_file::path(&self.folder, &id);
+        let ours = self.heartbeats().get(&id).map(|heartbeat| heartbeat.claim.clone());
         let ask = || -> anyhow::Result<bool> {
             let path = path?;
             Ok(match ours {

@@ -135,7 +135,7 @@ async fn who_only_asks_makes_no_folder_and_is_told_that_there_is_none() {
         Settings::watch(&own.local, "a").next().await.unwrap().unwrap(),
         Held::Missing
     );
-    assert!(!own.local.is_registered("a").await.unwrap());
+    assert!(!own.local.is_registered(&registration(1)).await.unwrap());
     own.local.deregister("a").await.unwrap();
     for error in [
         told(own.local.all("s").await),
@@ -321,7 +321,7 @@ async fn an_instance_whose_process_ended_is_critical_at_once_and_gone_after_a_mi
         listed.reason.as_ref().unwrap().starts_with("its process has ended"),
         "{listed:?}"
     );
-    assert!(own.local.is_registered(&id(1)).await.unwrap());
+    assert!(own.local.is_registered(&registration(1)).await.unwrap());
 
     own.silence(&id(1), Duration::from_secs(50));
     let [listed] = &own.listed().await[..] else {
@@ -432,7 +432,7 @@ async fn of_two_that_claim_one_id_the_later_stands_and_the_earlier_takes_it_not_
     earlier.register(&registration(1)).await.unwrap();
     later.register(&registration(1)).await.unwrap();
     for local in [&earlier, &later] {
-        assert!(local.is_registered(&id(1)).await.unwrap());
+        assert!(local.is_registered(&registration(1)).await.unwrap());
     }
     earlier.deregister(&id(1)).await.unwrap();
     own.shows(&[&id(1)]).await;
@@ -441,7 +441,7 @@ async fn of_two_that_claim_one_id_the_later_stands_and_the_earlier_takes_it_not_
     later.register(&registration(1)).await.unwrap();
     drop(later);
     eventually("what is left of the other is not its own", async || {
-        !earlier.is_registered(&id(1)).await.unwrap()
+        !earlier.is_registered(&registration(1)).await.unwrap()
     })
     .await;
     earlier.register(&registration(1)).await.unwrap();
@@ -455,7 +455,7 @@ async fn an_instance_whose_folder_was_deleted_is_not_registered_and_can_be_again
     let own = Own::new();
     own.local.register(&registration(1)).await.unwrap();
     fs::remove_dir_all(&own.path).unwrap();
-    assert!(!own.local.is_registered(&id(1)).await.unwrap());
+    assert!(!own.local.is_registered(&registration(1)).await.unwrap());
     own.local.register(&registration(1)).await.unwrap();
     own.shows(&[&id(1)]).await;
 }

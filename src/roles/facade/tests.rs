@@ -54,7 +54,7 @@ impl Registry for Told {
         unreachable!("the facade's handler registers nothing")
     }
 
-    fn is_registered<'a>(&'a self, _: &'a str) -> BoxFuture<'a, engine::Result<bool>> {
+    fn is_registered<'a>(&'a self, _: &'a Registration) -> BoxFuture<'a, engine::Result<bool>> {
         unreachable!("the facade's handler registers nothing")
     }
 

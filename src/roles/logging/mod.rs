@@ -70,9 +70,14 @@ async fn live(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let logging = Arc::new(Logging::noting(cleared_at.clone()));
-    let mut repair = None;
+    let (mut repair, mut cleared) = (None, None);
     let open = async |health: &Health, registration: &Registration| {
         let store = open(health).await?;
+        // A log that loses nothing is never rebuilt.
+        cleared = cleared_at
+            .as_ref()
+            .filter(|_| !store.now().keeps_all())
+            .map(ClearedAt::keep);
         repair = cleared_at.map(|cleared_at| {
             let peers = Peers {
                 registry: registry.clone(),
@@ -92,7 +97,7 @@ async fn live(
         Ok(())
     };
     let outcome = bound.run(registry.clone(), logging.clone(), open, stop).await;
-    drop(repair);
+    drop((repair, cleared));
     logging.store.close();
     outcome
 }

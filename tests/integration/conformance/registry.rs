@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use svc::engine::{Condition, Instance, Listed, Registration, Registry, Result};
-use svc::registration::Registered;
+use svc::registration::{Patience, Registered};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -29,6 +29,12 @@ cases! { consul folder: {
     an_instance_that_dies_is_not_shown_and_is_listed_with_the_reason_until_it_is_back,
     one_that_another_took_out_is_registered_again_until_it_leaves,
 } }
+
+/// As the roles have it.
+const PATIENCE: Patience = Patience {
+    tries: Duration::from_secs(2),
+    limit: Duration::from_secs(8),
+};
 
 /// A service of a case's own.
 struct Own {
@@ -177,14 +183,14 @@ fn in_order(instances: &[&Live]) -> Vec<String> {
 async fn an_instance_is_known_until_it_is_deregistered_and_that_may_be_said_twice(own: Own) {
     let (registration, _server) = own.server().await;
     let id = registration.id();
-    assert!(!own.registry.is_registered(&id).await.unwrap());
+    assert!(!own.registry.is_registered(&registration).await.unwrap());
     own.registry.register(&registration).await.unwrap();
     for registry in [&own.registry, &own.another()] {
-        assert!(registry.is_registered(&id).await.unwrap());
+        assert!(registry.is_registered(&registration).await.unwrap());
     }
     for _ in 0..2 {
         own.registry.deregister(&id).await.unwrap();
-        assert!(!own.registry.is_registered(&id).await.unwrap());
+        assert!(!own.registry.is_registered(&registration).await.unwrap());
     }
     own.lists(&[]).await;
 }
@@ -225,7 +231,7 @@ async fn an_ipv6_address_is_in_brackets_only_where_it_is_listed(own: Own) {
     let registration = own.registration("::1", 65535);
     own.registry.register(&registration).await.unwrap();
     assert_eq!(registration.id(), format!("{}@::1:65535", own.service));
-    assert!(own.registry.is_registered(&registration.id()).await.unwrap());
+    assert!(own.registry.is_registered(&registration).await.unwrap());
     own.lists(&[registration.id()]).await;
     assert_eq!(own.listed().await[0].address.as_deref(), Some("[::1]:65535"));
     own.registry.deregister(&registration.id()).await.unwrap();
@@ -241,7 +247,7 @@ async fn an_id_that_would_arrive_changed_is_refused(own: Own) {
         let id = registration.id();
         for error in [
             own.registry.register(&registration).await.unwrap_err(),
-            own.registry.is_registered(&id).await.unwrap_err(),
+            own.registry.is_registered(&registration).await.unwrap_err(),
             own.registry.deregister(&id).await.unwrap_err(),
         ] {
             assert!(error.to_string().contains("cannot be the id"), "{error}");
@@ -333,7 +339,7 @@ async fn an_instance_that_dies_is_not_shown_and_is_listed_with_the_reason_until_
         dead.reason.as_ref().is_some_and(|reason| !reason.is_empty()),
         "{dead:?}"
     );
-    assert!(own.registry.is_registered(&registration.id()).await.unwrap());
+    assert!(own.registry.is_registered(&registration).await.unwrap());
 
     let listener = TcpListener::bind(("127.0.0.1", registration.port)).await.unwrap();
     let mut server = JoinSet::new();
@@ -353,13 +359,13 @@ async fn one_that_another_took_out_is_registered_again_until_it_leaves(own: Own)
     watch.shows(&[registration.id()]).await;
     own.registry.deregister(&registration.id()).await.unwrap();
     let again = async {
-        while !own.registry.is_registered(&registration.id()).await.unwrap() {
+        while !own.registry.is_registered(&registration).await.unwrap() {
             sleep(Duration::from_millis(50)).await;
         }
     };
     timeout(SOON, again).await.unwrap();
     own.lists(&[registration.id()]).await;
-    registered.deregister(Duration::from_secs(5)).await;
+    registered.leave(PATIENCE).over().await;
     watch.shows(&[]).await;
     own.lists(&[]).await;
 }

@@ -86,8 +86,16 @@ impl Settings for Desk {
         std::future::ready(self.check().map(|()| held)).boxed()
     }
 
-    fn put_if_absent<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, engine::Result<Option<String>>> {
-        unreachable!("a time is put whatever stands")
+    fn put_if_absent<'a>(&'a self, key: &'a str, value: &'a str) -> BoxFuture<'a, engine::Result<Option<String>>> {
+        assert_eq!(key, KEY);
+        let standing = self.check().map(|()| {
+            let standing = self.value();
+            if standing.is_none() {
+                self.set(value);
+            }
+            standing
+        });
+        std::future::ready(standing).boxed()
     }
 
     fn put<'a>(&'a self, key: &'a str, value: &'a str) -> BoxFuture<'a, engine::Result<()>> {
@@ -99,8 +107,14 @@ impl Settings for Desk {
         std::future::ready(self.check()).boxed()
     }
 
-    fn watch<'a>(&'a self, _: &'a str) -> BoxStream<'a, engine::Result<Held>> {
-        unreachable!("nobody watches it")
+    fn watch<'a>(&'a self, key: &'a str) -> BoxStream<'a, engine::Result<Held>> {
+        assert_eq!(key, KEY);
+        stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let held = self.value().map_or(Held::Missing, Held::Value);
+            Some((self.check().map(|()| held), ()))
+        })
+        .boxed()
     }
 }
 
@@ -285,4 +299,43 @@ async fn where_what_was_cleared_cannot_be_told_nothing_is_put_back() {
         side(&desk).put_back(&*store, vec![message(1)]).await.is_ok(),
         "that puts it right"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_lost_when_the_log_was_cleared_are_told_by_who_saw_it_and_by_nobody_else() {
+    const SAW: &str = "2026-01-01T00:00:10.000Z";
+    const SINCE: &str = "2026-01-01T00:00:20.000Z";
+    let looks = async || tokio::time::sleep(Duration::from_millis(100)).await;
+    let desk = Arc::new(Desk::default());
+    let cleared_at = ClearedAt::new(desk.clone());
+    let _keeper = cleared_at.keep();
+    looks().await;
+    assert_eq!(desk.value(), None, "it was never cleared");
+    for cleared in [SAW, SINCE] {
+        desk.set(cleared);
+        looks().await;
+        *desk.is_away.lock().unwrap() = true;
+        *desk.value.lock().unwrap() = None;
+        looks().await;
+        assert_eq!(desk.value(), None);
+        *desk.is_away.lock().unwrap() = false;
+        looks().await;
+        assert_eq!(desk.value().as_deref(), Some(cleared));
+    }
+    // Somebody puts it right.
+    desk.set(SAW);
+    looks().await;
+    assert_eq!(desk.value().as_deref(), Some(SAW));
+}
+
+#[tokio::test]
+async fn what_was_cleared_is_not_put_back_by_who_knows_it_while_the_settings_have_lost_it() {
+    let (store, desk) = (losing(), Arc::new(Desk::cleared_at("2026-01-01T00:00:10.000Z")));
+    let mut side = side(&desk);
+    side.put_back(&*store, vec![message(9)]).await.unwrap();
+    *desk.value.lock().unwrap() = None;
+    side.put_back(&*store, vec![message(9), message(11), timeless()])
+        .await
+        .unwrap();
+    assert_eq!(texts(&store), ["11"]);
 }
