@@ -25,6 +25,7 @@ mod network;
 mod reconnect;
 mod repair;
 mod retry;
+mod roles_network;
 mod start;
 
 use std::net::SocketAddr;
