@@ -17,6 +17,7 @@ mod away;
 mod backlog;
 mod backups;
 mod deliveries;
+mod engines_network;
 mod heartbeat;
 mod hostile;
 mod limits;
