@@ -17,6 +17,7 @@ mod away;
 mod backlog;
 mod backups;
 mod deliveries;
+mod engines_network;
 mod heartbeat;
 mod hostile;
 mod limits;
@@ -25,6 +26,7 @@ mod network;
 mod reconnect;
 mod repair;
 mod retry;
+mod roles_network;
 mod start;
 
 use std::net::SocketAddr;

@@ -47,6 +47,13 @@ pub(crate) async fn single_member() -> (&'static str, SocketAddr) {
     (cluster.name, cluster.members[0].address)
 }
 
+/// The members of two clusters for a fleet that does them no harm: the three of `logging`, for one test at a time, and
+/// the single one.
+pub(crate) async fn for_a_fleet() -> (MutexGuard<'static, ()>, [String; 2]) {
+    let (turn, cluster) = three_members().await;
+    (turn, [cluster.addresses(), engines().mq.addresses()])
+}
+
 /// Three members for one test at a time, all of them up and their backups complete.
 async fn three_members() -> (MutexGuard<'static, ()>, &'static Cluster) {
     let turn = TURN.lock().await;

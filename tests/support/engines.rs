@@ -74,7 +74,15 @@ impl Engines {
 
     /// The same, where the member of this name gives this to clients as its address.
     pub(crate) fn start_with_public_address(options: &Options, member: &str, address: &str) -> Self {
-        Self::start_with(options, &["--public-address", &format!("{member}={address}")], &[])
+        Self::start_with_public_addresses(options, &[(member, address)])
+    }
+
+    /// The same for several members.
+    pub(crate) fn start_with_public_addresses(options: &Options, addresses: &[(&str, &str)]) -> Self {
+        let public = |(member, address): &(&str, &str)| ["--public-address".to_owned(), format!("{member}={address}")];
+        let arguments: Vec<String> = addresses.iter().flat_map(public).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Self::start_with(options, &arguments, &[])
     }
 
     /// The same, each member with so large a heap, as Java's `-Xmx` takes it.

@@ -14,6 +14,7 @@ use super::engines::Engines;
 use super::place::{Kind, Place};
 use super::process::Svc;
 use super::raw::{Answer, RawClient};
+use super::ways::Ways;
 
 /// Longer than a start, a stop, or a delivery takes.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -41,21 +42,55 @@ impl Fleet {
     /// The same on engines of this kind.
     pub(crate) async fn start_at(kind: Kind, facades: usize, logging: usize, messages: usize) -> Fleet {
         let place = spawn_blocking(move || Place::start(kind, new_name(), shared_members(kind)));
-        Self::start_in(place.await.unwrap(), facades, logging, messages).await
+        Self::start_in(place.await.unwrap(), [facades, logging, messages], USUAL).await
     }
 
     /// The same on [`members`] of other servers.
     pub(crate) async fn start_on(members: [String; 2], facades: usize, logging: usize, messages: usize) -> Fleet {
         let place = spawn_blocking(move || Place::start(Kind::Servers, new_name(), members));
-        Self::start_in(place.await.unwrap(), facades, logging, messages).await
+        Self::start_in(place.await.unwrap(), [facades, logging, messages], USUAL).await
     }
 
-    async fn start_in(place: Place, facades: usize, logging: usize, messages: usize) -> Fleet {
+    /// The same, which log no more than usual: for a test that counts what they take.
+    pub(crate) async fn start_terse_on(members: [String; 2], facades: usize, logging: usize, messages: usize) -> Fleet {
+        let place = spawn_blocking(move || Place::start(Kind::Servers, new_name(), members));
+        let place = place.await.unwrap();
+        let options = place.options().map(str::to_owned);
+        let arguments = move |_: &str, _| [&["--port", "0"].map(str::to_owned)[..], &options].concat();
+        Self::start_in(place, [facades, logging, messages], Some(arguments)).await
+    }
+
+    /// The same of one facade, where all ways from it to the others, and from all of them to Consul, lead through proxies.
+    pub(crate) async fn start_behind(members: [String; 2], logging: usize, messages: usize) -> (Fleet, Ways) {
+        let place = spawn_blocking(move || Place::start(Kind::Servers, new_name(), members));
+        let place = place.await.unwrap();
+        let ways = Ways::open(place.agent(), logging, messages).await;
+        let arguments = ways.arguments();
+        let fleet = Self::start_in(place, [1, logging, messages], Some(arguments)).await;
+        (fleet, ways)
+    }
+
+    /// So many facades, logging and messages instances. `arguments` gives those of an instance by its role and number,
+    /// where these are others than usual.
+    async fn start_in(
+        place: Place,
+        [facades, logging, messages]: [usize; 3],
+        arguments: Option<impl Fn(&str, usize) -> Vec<String> + Send + 'static>,
+    ) -> Fleet {
         let system = spawn_blocking(move || {
+            let usual = || {
+                let usual = [["--port", "0"], ["--log", "svc=debug"], place.options()].concat();
+                usual.into_iter().map(str::to_owned).collect()
+            };
             let start = |role: &str, count: usize| -> Vec<Svc> {
-                let options = [role, "--port", "0", "--log", "svc=debug"];
-                let arguments = [&options[..], &place.options()].concat();
-                (0..count).map(|_| Svc::start(&arguments, &[])).collect()
+                let start = |number| {
+                    let own = arguments
+                        .as_ref()
+                        .map_or_else(usual, |arguments| arguments(role, number));
+                    let own = own.iter().map(String::as_str);
+                    Svc::start(&[role].into_iter().chain(own).collect::<Vec<_>>(), &[])
+                };
+                (0..count).map(start).collect()
             };
             let (logging, messages) = (start("logging", logging), start("messages", messages));
             let facades = start("facade", facades);
@@ -144,6 +179,9 @@ impl Fleet {
     }
 }
 
+/// No arguments of an instance's own.
+const USUAL: Option<fn(&str, usize) -> Vec<String>> = None;
+
 /// A name of a test's own for its map and its queue.
 pub(crate) fn new_name() -> String {
     format!("test-{}", Uuid::new_v4())
@@ -224,15 +262,27 @@ pub(crate) fn request(method: &str, target: &str, headers: &str, body: &str) -> 
     format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
 }
 
+/// An answer to a post that is not 201.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Which client's how many-th post it was.
+    pub(crate) post: String,
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<String>,
+    pub(crate) body: String,
+}
+
 /// What clients that post without pause have seen.
 #[derive(Default)]
 pub(crate) struct Load {
     /// Before each of its texts.
-    prefix: &'static str,
+    prefix: String,
+    /// How often each client posts at most, where there is a bound.
+    most_each: Option<usize>,
     /// Whether each of its texts has a key of its own: such messages travel alone.
     is_keyed: bool,
     acknowledged: Mutex<Vec<String>>,
-    failed: Mutex<Vec<String>>,
+    failed: Mutex<Vec<Failure>>,
     /// When each post left, and how long its answer took.
     taken: Mutex<Vec<(Instant, Duration)>>,
     stop: AtomicBool,
@@ -240,9 +290,19 @@ pub(crate) struct Load {
 
 impl Load {
     /// One whose texts begin with `prefix`.
-    pub(crate) fn named(prefix: &'static str) -> Arc<Self> {
+    pub(crate) fn named(prefix: impl Into<String>) -> Arc<Self> {
         Arc::new(Self {
-            prefix,
+            prefix: prefix.into(),
+            ..Self::default()
+        })
+    }
+
+    /// One of which each client posts so often and ends, under a key each or under none.
+    pub(crate) fn bounded(prefix: impl Into<String>, most_each: usize, is_keyed: bool) -> Arc<Self> {
+        Arc::new(Self {
+            prefix: prefix.into(),
+            is_keyed,
+            most_each: Some(most_each),
             ..Self::default()
         })
     }
@@ -259,10 +319,11 @@ impl Load {
     async fn post(self: Arc<Self>, facade: SocketAddr, client: usize) {
         let mut connection = RawClient::connect(facade).await;
         for number in 0.. {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stop.load(Ordering::Relaxed) || self.most_each == Some(number) {
                 return;
             }
-            let text = format!("{}{client}-{number}", self.prefix);
+            let post = format!("{client}-{number}");
+            let text = format!("{}{post}", self.prefix);
             let key = if self.is_keyed {
                 format!("Idempotency-Key: {}\r\n", Uuid::new_v4())
             } else {
@@ -277,11 +338,12 @@ impl Load {
             if answer.status == 201 {
                 self.acknowledged.lock().await.push(text);
             } else {
-                let body = String::from_utf8_lossy(&answer.body).into_owned();
-                self.failed
-                    .lock()
-                    .await
-                    .push(format!("{text}: {} {body}", answer.status));
+                self.failed.lock().await.push(Failure {
+                    post,
+                    status: answer.status,
+                    retry_after: answer.header("retry-after").map(str::to_owned),
+                    body: String::from_utf8_lossy(&answer.body).into_owned(),
+                });
             }
         }
     }
@@ -291,11 +353,28 @@ impl Load {
         self.acknowledged.lock().await.clone()
     }
 
+    /// What was answered otherwise so far.
+    pub(crate) async fn failed(&self) -> Vec<Failure> {
+        self.failed.lock().await.clone()
+    }
+
+    /// How many answers there were so far.
+    pub(crate) async fn answers(&self) -> usize {
+        self.taken.lock().await.len()
+    }
+
     /// The longest that an answer took to a post that left after `start`.
     pub(crate) async fn longest_since(&self, start: Instant) -> Duration {
         let taken = self.taken.lock().await;
         let since = taken.iter().filter(|(begun, _)| *begun > start);
         since.map(|(_, took)| *took).max().unwrap_or_default()
+    }
+
+    /// The longest that an answer took that came after `start`.
+    pub(crate) async fn longest_until_after(&self, start: Instant) -> Duration {
+        let taken = self.taken.lock().await;
+        let after = taken.iter().filter(|(begun, took)| *begun + *took > start);
+        after.map(|(_, took)| *took).max().unwrap_or_default()
     }
 
     /// Waits until so many more are acknowledged.
@@ -327,11 +406,22 @@ pub(crate) fn many_clients(count: usize, load: &Arc<Load>, facade: &Svc) -> Join
 }
 
 /// Lets the clients end; what was acknowledged, and nothing has failed.
-pub(crate) async fn end(load: &Load, mut clients: JoinSet<()>) -> Vec<String> {
+pub(crate) async fn end(load: &Load, clients: JoinSet<()>) -> Vec<String> {
+    let acknowledged = stop(load, clients).await;
+    assert_eq!(*load.failed.lock().await, []);
+    acknowledged
+}
+
+/// Lets the clients end; what was acknowledged.
+pub(crate) async fn stop(load: &Load, clients: JoinSet<()>) -> Vec<String> {
     load.stop.store(true, Ordering::Relaxed);
+    wait(load, clients).await
+}
+
+/// Waits until the clients of a [`Load::bounded`] have ended; what was acknowledged.
+pub(crate) async fn wait(load: &Load, mut clients: JoinSet<()>) -> Vec<String> {
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
-    assert_eq!(*load.failed.lock().await, Vec::<String>::new());
-    load.acknowledged.lock().await.clone()
+    load.acknowledged().await
 }

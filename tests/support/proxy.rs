@@ -1,13 +1,14 @@
-//! A TCP proxy between a client and a member that makes the network's faults at exactly the wrong moment.
+//! A TCP proxy between a client and a member, or between two roles, that makes the network's faults at exactly the wrong
+//! moment.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -21,9 +22,10 @@ pub(crate) enum Flow {
     Pass,
     /// Nothing is read: what the peers write stays in their kernels until those are full.
     Stall,
-    /// All is read and nothing forwarded: a cable that was pulled.
+    /// All is read and nothing forwarded: a cable that was pulled. Of a connection that lost something nothing more is
+    /// forwarded in that direction, also later: TCP has no holes.
     Swallow,
-    /// Each message waits this long before it goes on.
+    /// Each message, or piece of HTTP, waits this long before it goes on.
     Delay(Duration),
     /// One byte at a time, each in a segment of its own.
     Dribble,
@@ -53,6 +55,26 @@ pub(crate) enum Fault {
     SwallowAnswer,
 }
 
+/// Kinds of HTTP requests, for [`Proxy::arm`].
+pub(crate) mod http {
+    /// Any `POST`.
+    pub(crate) const POST: i32 = -1;
+    /// A list as a facade asks for it: `GET /logs`, `GET /messages`.
+    pub(crate) const LIST: i32 = -2;
+    /// Anything else, and the pieces of a request after its first.
+    pub(super) const OTHER: i32 = -3;
+}
+
+/// What is spoken on the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speech {
+    /// The protocol of Hazelcast's members.
+    Hazelcast,
+    /// HTTP/1.1, one request at a time. `GET /health` at the beginning of a connection passes whatever is done to the
+    /// others: what Consul thinks of an instance stays as it is.
+    Http,
+}
+
 /// Listens on a port of its own; every task of it ends when this is dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -61,7 +83,9 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
-    upstream: SocketAddr,
+    speech: Speech,
+    /// Connections are closed as soon as they are accepted while it is not known.
+    upstream: OnceLock<SocketAddr>,
     flow: watch::Sender<Flow>,
     /// How many times all connections were cut, and how the last time.
     cut: watch::Sender<(usize, Cut)>,
@@ -81,11 +105,31 @@ struct Armed {
 }
 
 impl Proxy {
+    /// One before a member.
     pub(crate) async fn start(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let proxy = Self::start_first().await;
+        proxy.lead_to(upstream);
+        proxy
+    }
+
+    /// One before a member that is told its address at its start: [`Proxy::lead_to`] says where it is then.
+    pub(crate) async fn start_first() -> Self {
+        Self::listen((Ipv4Addr::LOCALHOST, 0).into(), Speech::Hazelcast).await
+    }
+
+    /// One at `address` that leads to who speaks HTTP at `upstream`.
+    pub(crate) async fn start_http(address: SocketAddr, upstream: SocketAddr) -> Self {
+        let proxy = Self::listen(address, Speech::Http).await;
+        proxy.lead_to(upstream);
+        proxy
+    }
+
+    async fn listen(address: SocketAddr, speech: Speech) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            upstream,
+            speech,
+            upstream: OnceLock::new(),
             flow: watch::Sender::new(Flow::Pass),
             cut: watch::Sender::new((0, Cut::Fin)),
             refuse: watch::Sender::new(false),
@@ -101,6 +145,10 @@ impl Proxy {
             shared,
             accepting,
         }
+    }
+
+    pub(crate) fn lead_to(&self, upstream: SocketAddr) {
+        self.shared.upstream.set(upstream).expect("it leads nowhere yet");
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -200,11 +248,19 @@ impl Drop for Open<'_> {
 }
 
 async fn link(mut client: TcpStream, shared: Arc<Shared>, mut cuts: watch::Receiver<(usize, Cut)>) {
-    let Ok(mut member) = TcpStream::connect(shared.upstream).await else {
+    let Some(upstream) = shared.upstream.get() else {
+        return;
+    };
+    let Ok(mut member) = TcpStream::connect(upstream).await else {
         return;
     };
     client.set_nodelay(true).unwrap();
     member.set_nodelay(true).unwrap();
+    if shared.speech == Speech::Http && is_check(&client).await {
+        // Who leaves has its answer.
+        let _ = copy_bidirectional(&mut client, &mut member).await;
+        return;
+    }
     let _open = Open::new(&shared.open);
     let cut = {
         let (from_client, to_client) = client.split();
@@ -223,32 +279,89 @@ async fn link(mut client: TcpStream, shared: Arc<Shared>, mut cuts: watch::Recei
     }
 }
 
+/// Whether the first that comes is a check of Consul. It comes in one segment.
+async fn is_check(client: &TcpStream) -> bool {
+    const CHECK: &[u8] = b"GET /health ";
+    let mut begin = [0; CHECK.len()];
+    matches!(client.peek(&mut begin).await, Ok(length) if &begin[..length] == CHECK)
+}
+
+/// What passes as one: a message, or a piece of HTTP.
+struct Unit {
+    bytes: Bytes,
+    kind: i32,
+    /// Tells to which request an answer belongs. On a connection of HTTP there is one at a time.
+    correlation_id: i64,
+    /// Whether it would be an answer, if it came from there.
+    answers: bool,
+}
+
+impl Speech {
+    /// Takes the first that is there whole.
+    fn take(self, buffer: &mut BytesMut) -> Option<Unit> {
+        const EVENT_KINDS: u16 = super::wire::EVENT | super::wire::BACKUP_EVENT;
+        match self {
+            Self::Hazelcast => Message::take(buffer).map(|message| Unit {
+                bytes: Bytes::copy_from_slice(message.bytes()),
+                kind: message.kind(),
+                correlation_id: message.correlation_id(),
+                answers: message.flags() & EVENT_KINDS == 0,
+            }),
+            Self::Http => (!buffer.is_empty()).then(|| Unit {
+                kind: kind_of_http(buffer),
+                bytes: buffer.split().freeze(),
+                correlation_id: 0,
+                answers: true,
+            }),
+        }
+    }
+
+    /// Bytes that a client sends before its first message.
+    fn greeting(self) -> usize {
+        match self {
+            Self::Hazelcast => 3,
+            Self::Http => 0,
+        }
+    }
+}
+
+fn kind_of_http(piece: &[u8]) -> i32 {
+    if piece.starts_with(b"POST ") {
+        http::POST
+    } else if piece.starts_with(b"GET /logs HTTP") || piece.starts_with(b"GET /messages HTTP") {
+        http::LIST
+    } else {
+        http::OTHER
+    }
+}
+
 type Awaited = Mutex<HashMap<i64, Fault>>;
 
-async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared, awaited: &Awaited) -> Cut {
+async fn requests(mut from: ReadHalf<'_>, to: WriteHalf<'_>, shared: &Shared, awaited: &Awaited) -> Cut {
+    let mut to = Way::new(to, shared);
     let mut buffer = BytesMut::new();
-    let mut greeted = false;
+    let mut greeting = shared.speech.greeting();
     while read(&mut from, &mut buffer, shared).await {
-        if !greeted {
-            if buffer.len() < 3 {
+        if greeting > 0 {
+            if buffer.len() < greeting {
                 continue;
             }
-            greeted = true;
-            if forward(&mut to, &buffer.split_to(3), shared).await.is_err() {
+            let greeting = buffer.split_to(std::mem::take(&mut greeting));
+            if to.forward(&greeting).await.is_err() {
                 return Cut::Fin;
             }
         }
-        while let Some(message) = Message::take(&mut buffer) {
-            let passed = match shared.fault_of(message.kind()) {
-                None => forward(&mut to, message.bytes(), shared).await,
+        while let Some(request) = shared.speech.take(&mut buffer) {
+            let passed = match shared.fault_of(request.kind) {
+                None => to.forward(&request.bytes).await,
                 Some(Fault::BeforeRequest(cut)) => return cut,
                 Some(Fault::InRequest(bytes, cut)) => {
-                    let _ = forward(&mut to, &message.bytes()[..bytes], shared).await;
+                    let _ = to.forward(&request.bytes[..bytes]).await;
                     return cut;
                 }
                 Some(of_answer) => {
-                    awaited.lock().unwrap().insert(message.correlation_id(), of_answer);
-                    forward(&mut to, message.bytes(), shared).await
+                    awaited.lock().unwrap().insert(request.correlation_id, of_answer);
+                    to.forward(&request.bytes).await
                 }
             };
             if passed.is_err() {
@@ -259,25 +372,32 @@ async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared
     Cut::Fin
 }
 
-async fn answers(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared, awaited: &Awaited) -> Cut {
-    const EVENT_KINDS: u16 = super::wire::EVENT | super::wire::BACKUP_EVENT;
+async fn answers(mut from: ReadHalf<'_>, to: WriteHalf<'_>, shared: &Shared, awaited: &Awaited) -> Cut {
+    let mut to = Way::new(to, shared);
     let mut buffer = BytesMut::new();
     while read(&mut from, &mut buffer, shared).await {
-        while let Some(message) = Message::take(&mut buffer) {
-            let answers = message.flags() & EVENT_KINDS == 0;
-            let fault = if answers {
-                awaited.lock().unwrap().remove(&message.correlation_id())
+        while let Some(answer) = shared.speech.take(&mut buffer) {
+            let fault = if answer.answers {
+                awaited.lock().unwrap().remove(&answer.correlation_id)
             } else {
                 None
             };
             match fault {
                 Some(Fault::BeforeAnswer(cut)) => return cut,
-                Some(Fault::InAnswer(bytes, cut)) => {
-                    let _ = forward(&mut to, &message.bytes()[..bytes], shared).await;
+                Some(Fault::InAnswer(bytes, cut)) if bytes <= answer.bytes.len() => {
+                    let _ = to.forward(&answer.bytes[..bytes]).await;
                     return cut;
                 }
+                // The next piece of it.
+                Some(Fault::InAnswer(bytes, cut)) => {
+                    let rest = Fault::InAnswer(bytes - answer.bytes.len(), cut);
+                    awaited.lock().unwrap().insert(answer.correlation_id, rest);
+                    if to.forward(&answer.bytes).await.is_err() {
+                        return Cut::Fin;
+                    }
+                }
                 Some(Fault::SwallowAnswer) => {}
-                _ if forward(&mut to, message.bytes(), shared).await.is_err() => return Cut::Fin,
+                _ if to.forward(&answer.bytes).await.is_err() => return Cut::Fin,
                 _ => {}
             }
         }
@@ -287,29 +407,51 @@ async fn answers(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, shared: &Shared,
 
 /// Reads what there is; false at the end.
 async fn read(from: &mut ReadHalf<'_>, buffer: &mut BytesMut, shared: &Shared) -> bool {
+    const PIECE: usize = 16 * 1024;
     let mut flow = shared.flow.subscribe();
     let _ = flow.wait_for(|flow| *flow != Flow::Stall).await;
+    buffer.reserve(PIECE);
     let read = from.read_buf(buffer).await.unwrap_or_default();
     shared.bytes.fetch_add(read, Ordering::SeqCst);
     let _ = flow.wait_for(|flow| *flow != Flow::Stall).await;
     read > 0
 }
 
-async fn forward(to: &mut WriteHalf<'_>, bytes: &[u8], shared: &Shared) -> std::io::Result<()> {
-    let flow = *shared.flow.borrow();
-    match flow {
-        Flow::Pass | Flow::Stall => to.write_all(bytes).await,
-        Flow::Swallow => Ok(()),
-        Flow::Delay(delay) => {
-            tokio::time::sleep(delay).await;
-            to.write_all(bytes).await
+/// One direction of a connection.
+struct Way<'a> {
+    to: WriteHalf<'a>,
+    shared: &'a Shared,
+    has_swallowed: bool,
+}
+
+impl<'a> Way<'a> {
+    fn new(to: WriteHalf<'a>, shared: &'a Shared) -> Self {
+        Self {
+            to,
+            shared,
+            has_swallowed: false,
         }
-        Flow::Dribble => {
-            for byte in bytes {
-                to.write_all(std::slice::from_ref(byte)).await?;
-                tokio::task::yield_now().await;
+    }
+
+    async fn forward(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let flow = *self.shared.flow.borrow();
+        self.has_swallowed |= flow == Flow::Swallow;
+        if self.has_swallowed {
+            return Ok(());
+        }
+        match flow {
+            Flow::Pass | Flow::Stall | Flow::Swallow => self.to.write_all(bytes).await,
+            Flow::Delay(delay) => {
+                tokio::time::sleep(delay).await;
+                self.to.write_all(bytes).await
             }
-            Ok(())
+            Flow::Dribble => {
+                for byte in bytes {
+                    self.to.write_all(std::slice::from_ref(byte)).await?;
+                    tokio::task::yield_now().await;
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -13,6 +13,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 /// What stands at the end of every chunked body that is whole.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
+/// Between a head and its body.
+const HEAD_END: &[u8] = b"\r\n\r\n";
+
 pub(crate) struct RawClient(pub(crate) TcpStream);
 
 /// An answer as it came.
@@ -87,11 +90,18 @@ impl RawClient {
 
     async fn read_head(&mut self) -> Answer {
         let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            match self.0.read_u8().await {
-                Ok(byte) => head.push(byte),
-                Err(cause) => panic!("no whole head: {cause}: {}", String::from_utf8_lossy(&head)),
-            }
+        while !head.ends_with(HEAD_END) {
+            // Looks ahead, and takes no byte of what comes after it.
+            let mut ahead = [0; 1024];
+            let length = match self.0.peek(&mut ahead).await {
+                Ok(length @ 1..) => length,
+                ended => panic!("no whole head: {ended:?}: {}", String::from_utf8_lossy(&head)),
+            };
+            let known = head.len();
+            head.extend_from_slice(&ahead[..length]);
+            let end = head.windows(HEAD_END.len()).position(|bytes| bytes == HEAD_END);
+            head.truncate(end.map_or(head.len(), |end| end + HEAD_END.len()));
+            self.0.read_exact(&mut ahead[..head.len() - known]).await.unwrap();
         }
         let head = String::from_utf8(head).unwrap();
         let mut lines = head.lines();
