@@ -8,7 +8,7 @@ use crate::engine::{self, Engine, Unavailable};
 
 /// How long an engine may take for all that one request asks of it, for one page of a list, or for one step of a
 /// delivery. A client is to have its 503 within 5 s.
-pub(super) const ENGINE_DEADLINE: Duration = Duration::from_millis(4500);
+pub(super) const ENGINE_DEADLINE: Duration = Duration::from_millis(4300);
 
 /// What the engine answers, or that it does not within [`ENGINE_DEADLINE`].
 pub(super) async fn within<E: Engine + ?Sized, T>(engine: &E, answer: impl Future<Output = T>) -> engine::Result<T> {

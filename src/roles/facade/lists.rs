@@ -15,7 +15,7 @@ use crate::http::body::Broken;
 use crate::http::client::{Call, CallError, Client, Opened};
 use crate::http::reply::{self, HttpError, Reply};
 
-/// How long a list may stop in the middle. An instance gives its engine 4.5 s for each part.
+/// How long a list may stop in the middle. An instance gives its engine 4.3 s for each part.
 const STALL_LIMIT: Duration = Duration::from_secs(6);
 
 /// How old the second list may be when its turn comes. An instance cuts off who takes nothing for 20 s.

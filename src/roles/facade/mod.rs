@@ -39,7 +39,7 @@ use crate::http::server::Handler;
 const ROLE: &str = "facade";
 
 /// How long a request may take from the moment on that it is read. A client is to have its 503 within 5 s.
-const DEADLINE: Duration = Duration::from_millis(4700);
+const DEADLINE: Duration = Duration::from_millis(4500);
 
 /// How long a start waits for the registry to tell which instances there are. Without it, requests are answered 503.
 const FIRST_INSTANCES: Duration = Duration::from_secs(2);

@@ -106,7 +106,7 @@ mod tests {
         let (hung, after, offers) = offered(vec![Offer::Hang]).await;
         assert_eq!(
             hung.unwrap_err().message(),
-            "engine away: a scripted mailbox: no answer within 4.7s"
+            "engine away: a scripted mailbox: no answer within 4.5s"
         );
         assert!(after < Duration::from_secs(5) && offers == 1, "{after:?}");
 

@@ -540,7 +540,7 @@ async fn a_store_that_hangs_is_a_503_within_5_seconds() {
             body(reply).await["error"]["message"]
                 .as_str()
                 .unwrap()
-                .contains("no answer within 4.5s")
+                .contains("no answer within 4.3s")
         );
     }
 }

@@ -20,7 +20,7 @@ use crate::message::Message;
 /// How long the registry may take to tell which instances there are.
 const FIRST_INSTANCES: Duration = Duration::from_secs(2);
 
-/// How long an instance may take to begin, or to go on. It gives its engine 4.5 s for each part.
+/// How long an instance may take to begin, or to go on. It gives its engine 4.3 s for each part.
 const STALL_LIMIT: Duration = Duration::from_secs(6);
 
 /// Nobody is there who could be asked: no failure of anybody, as long as a system starts.

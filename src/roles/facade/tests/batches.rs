@@ -381,7 +381,7 @@ async fn a_mailbox_that_hangs_is_a_503_in_time_for_each_message_and_does_not_hol
     let (hung, after) = tokio::join!(post_all(&setting, &texts), next);
     for answer in hung {
         let message = answer.unavailable();
-        assert_eq!(message, "engine away: a scripted mailbox: no answer within 4.7s");
+        assert_eq!(message, "engine away: a scripted mailbox: no answer within 4.5s");
     }
     assert!(after < Duration::from_secs(2), "{after:?}");
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());

@@ -275,7 +275,7 @@ async fn a_step_that_hangs_is_given_up_and_tried_again() {
     until(|| running.progress.details()["failing_for_seconds"].is_number()).await;
     let reason = running.progress.details()["reason"].to_string();
     assert!(
-        reason.contains("a mailbox in memory: no answer within 4.5s"),
+        reason.contains("a mailbox in memory: no answer within 4.3s"),
         "{reason}"
     );
     mailbox.state().gated.clear();

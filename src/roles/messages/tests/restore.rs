@@ -86,6 +86,6 @@ async fn where_one_cannot_be_put_back_that_is_told_in_time() {
     mailbox.hold("store 7");
     let begun = Instant::now();
     let error = own().put_back(&*mailbox, missing).await.unwrap_err().to_string();
-    assert!(error.contains("no answer within 4.5s"), "{error}");
+    assert!(error.contains("no answer within 4.3s"), "{error}");
     assert!(begun.elapsed().as_secs() < 5);
 }
