@@ -114,7 +114,9 @@ impl Window {
     fn known(&self, facade: &Pane) -> Vec<usize> {
         let port = facade.label.rsplit(':').next().unwrap();
         let mut curl = self.command("curl");
-        let asked = curl.args(["--silent", &format!("http://127.0.0.1:{port}/health")]).output();
+        let asked = curl
+            .args(["--silent", &format!("http://127.0.0.1:{port}/health")])
+            .output();
         let health: serde_json::Value = serde_json::from_slice(&asked.unwrap().stdout).unwrap();
         let known = |service: &str| health[service].as_array().map_or(0, Vec::len);
         vec![known("logging-service"), known("messages-service")]
