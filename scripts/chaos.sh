@@ -39,6 +39,7 @@ the end every text that was acknowledged is looked for in both lists. Ends all t
 
   logging          an instance of 3 is killed (-9), and started again; so in all scenarios
   messages         an instance of 2, and then the other one, 20 times in all
+  backlog          both messages instances; then one of them, three times, as soon as it works off what waited
   facade           one of 2; what was posted through it meanwhile may fail
   logging-member   a Hazelcast member of 3
   mq-member        a Hazelcast member of 2
@@ -48,6 +49,8 @@ the end every text that was acknowledged is looked for in both lists. Ends all t
   consul-empty     Consul, which comes back without its data: all are registered again within 10 s
   hang-logging     a logging instance is stopped (SIGSTOP) for 10 s
   hang-member      a member of mq, for 20 s: 503 is allowed until 15 s after it goes on
+  halted-backup    a member of mq is stopped for a second, and the other one killed meanwhile; then the other way round:
+                   the same
   rolling          SIGTERM and a new start of each instance, one after the other
   random           any of the single kills above, one after the other, for some minutes
 
@@ -134,15 +137,15 @@ fail() {
 }
 
 run_scenario() {
-    local failures longest_ms verify_seconds health watcher='' options=()
+    local failures longest_ms verify_seconds health text_bytes watcher='' options=()
     SCENARIO=$1
     trap stop_load EXIT
-    read -r failures longest_ms verify_seconds health < <(promise "$1")
+    read -r failures longest_ms verify_seconds health text_bytes < <(promise "$1")
     # It may run beside other work, which makes an answer late; but in 5 s there is one, whatever is dead.
     if [[ $SHORT == 1 ]]; then longest_ms=$ANY_ANSWER_MS; fi
     until_true 'everything is whole before it begins' is_whole
     rm -f "$RUN/load.json" "$RUN/health"
-    start_load --rate "$RATE" --verify-within "${verify_seconds}s"
+    start_load --rate "$RATE" --text-bytes "$text_bytes" --verify-within "${verify_seconds}s"
     if [[ $health == health ]]; then
         touch "$RUN/health"
         watch_health "$RUN/health" 8>&- &
