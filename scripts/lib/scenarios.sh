@@ -64,6 +64,7 @@ scenario_messages() {
         until_true "everything is whole after $name was started again" is_whole
     done
 }
+
 # What was removed from the queue before it was stored would be gone. One instance has all that waits, and is killed as soon as
 # it has delivered something, with the next ones in hand.
 scenario_backlog() {
