@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use svc::shutdown::{Asks, EXIT_INTERRUPTED};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use self::clients::Clients;
 use self::options::Options;
@@ -75,6 +75,8 @@ async fn run(options: &Options) -> anyhow::Result<bool> {
     let finish = async {
         let records = clients.stop().await?;
         windows.end();
+        say("the load has ended");
+        sleep(options.verify_after).await;
         let ledger = Arc::new(Ledger { texts, records });
         let verified = verify::verify(options, &ledger).await;
         verified.named.iter().for_each(|named| say(named));

@@ -41,13 +41,15 @@ ends the current window and begins one of that name; the first window is called
 \"start\". A post belongs to the window in which it ended. So write the mark first,
 wait for `load: window \"NAME\" begins` on standard error where it matters, and do
 then what it stands for: what fails by that is in its window. The end of standard
-input ends the load.
+input ends the load. However it ends, `load: the load has ended` is on standard error
+when the last post has, before the lists are read.
 
 With --json, one object on standard output, times in ms with decimals:
 
   run          what each text of this run begins with
   facades      [{url, posted, acknowledged, failed, reasons, longest_ms, p50_ms, p99_ms}]
-  windows      [{name, seconds, facades: [{url, posted, acknowledged, failed, longest_ms}]}]
+  windows      [{name, seconds, posted, acknowledged, failed, per_second, longest_ms,
+               p50_ms, p99_ms, facades: [{url, posted, acknowledged, failed, longest_ms}]}]
   totals       {seconds, posted, acknowledged, failed, per_second, longest_ms, p50_ms,
                p99_ms, verify_seconds, verify_failure, missing_from_logs,
                missing_from_messages, twice_in_logs, twice_in_messages}
@@ -109,6 +111,10 @@ pub(crate) struct Options {
     /// answer, the next is asked
     #[arg(long = "verify-url", value_name = "URL")]
     verify_facades: Vec<Facade>,
+
+    /// How long to wait after the last post before the lists are read for the first time
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) verify_after: Duration,
 
     /// For how long to look for what is missing
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]

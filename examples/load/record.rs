@@ -39,6 +39,10 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    fn posted(&self) -> usize {
+        usize::try_from(self.acknowledged + self.failed).unwrap_or(usize::MAX)
+    }
+
     /// These and those.
     pub(crate) fn and(self, other: Counts) -> Counts {
         Counts {
@@ -98,6 +102,14 @@ impl Record {
             self.reasons.add(&failure.reason, 1);
         }
     }
+
+    /// Those of [`Record::posts`] that ended in this window: windows come one after the other, and so do posts.
+    pub(crate) fn posts_in(&self, window: usize) -> &[Option<NonZeroU32>] {
+        let before = self.windows.iter().take(window).map(Counts::posted).sum();
+        let posts = self.posts.get(before..).unwrap_or_default();
+        let count = self.windows.get(window).map_or(0, Counts::posted);
+        posts.get(..count).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +137,11 @@ mod tests {
         };
         let expected = [counts(1, 0, Some(ms(5))), counts(0, 0, None), counts(1, 1, Some(ms(7)))];
         assert_eq!(record.windows, expected);
-        assert_eq!(record.posts, [NonZeroU32::new(5000), None, NonZeroU32::new(3000)]);
+        let posts = [NonZeroU32::new(5000), None, NonZeroU32::new(3000)];
+        assert_eq!(record.posts, posts);
+        let (first, last) = posts.split_at(1);
+        let windows = [0, 1, 2, 3].map(|window| record.posts_in(window));
+        assert_eq!(windows, [first, &[], last, &[]]);
     }
 
     #[test]

@@ -40,6 +40,11 @@ struct Reason {
 struct Window {
     name: String,
     seconds: f64,
+    #[serde(flatten)]
+    posts: Sums,
+    per_second: f64,
+    #[serde(flatten)]
+    usual: Usual,
     facades: Vec<OfFacadeInWindow>,
 }
 
@@ -111,6 +116,10 @@ fn rounded(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
+fn per_second(counts: Counts, took: Duration) -> f64 {
+    rounded(counts.acknowledged as f64 / took.as_secs_f64().max(f64::MIN_POSITIVE))
+}
+
 fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>) -> Counts {
     counts.into_iter().copied().fold(Counts::default(), Counts::and)
 }
@@ -129,15 +138,22 @@ impl Report {
             let facades = options.facades.iter().map(ToString::to_string).enumerate();
             facades.map(|(number, url)| (url, records.iter().filter(move |record| record.facade == number)))
         };
-        let window = |(number, (name, took)): (usize, (&str, Duration))| Window {
-            name: name.to_owned(),
-            seconds: rounded(took.as_secs_f64()),
-            facades: facades()
-                .map(|(url, records)| OfFacadeInWindow {
-                    url,
-                    posts: sum(records.filter_map(|record| record.windows.get(number))).into(),
-                })
-                .collect(),
+        let window = |(number, (name, took)): (usize, (&str, Duration))| {
+            let counts = sum(records.iter().filter_map(|record| record.windows.get(number)));
+            let micros = records.iter().flat_map(|record| record.posts_in(number));
+            Window {
+                name: name.to_owned(),
+                seconds: rounded(took.as_secs_f64()),
+                posts: counts.into(),
+                per_second: per_second(counts, took),
+                usual: Usual::of(micros.flatten().copied().collect()),
+                facades: facades()
+                    .map(|(url, records)| OfFacadeInWindow {
+                        url,
+                        posts: sum(records.filter_map(|record| record.windows.get(number))).into(),
+                    })
+                    .collect(),
+            }
         };
         Report {
             run: ledger.texts.prefix().to_owned(),
@@ -213,14 +229,13 @@ fn in_words(posts: &Sums, usual: Option<&Usual>) -> String {
 impl Totals {
     fn of(took: Duration, records: &[Record], verified: Verified) -> Totals {
         let counts = sum(records.iter().flat_map(|record| &record.windows));
-        let seconds = took.as_secs_f64();
         let (faults, verify_failure) = match verified.outcome {
             Ok(faults) => (Some(faults), None),
             Err(failure) => (None, Some(failure)),
         };
         Totals {
-            seconds: rounded(seconds),
-            per_second: rounded(counts.acknowledged as f64 / seconds.max(f64::MIN_POSITIVE)),
+            seconds: rounded(took.as_secs_f64()),
+            per_second: per_second(counts, took),
             posts: counts.into(),
             usual: Usual::of(micros(records.iter())),
             verify_seconds: rounded(verified.took.as_secs_f64()),
