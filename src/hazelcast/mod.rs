@@ -10,6 +10,7 @@
 //! | `cluster`, `attempts`, `dial`, `astray`, `supervisor` | the view of the cluster, when to connect, by which addresses, which of those are wrong, and the task that keeps the view and the connections |
 //! | `invocation`, `deadline` | one call, with its retries, and when it is over |
 //! | `client`, `map`, `queue`, `listener` | what a user holds |
+//! | `wire` | some messages as bytes, for benches |
 
 mod astray;
 mod attempts;
@@ -34,6 +35,8 @@ mod partition;
 mod pending;
 mod queue;
 mod supervisor;
+#[doc(hidden)]
+pub mod wire;
 
 pub use client::{Client, PartitionLost};
 pub use cluster::Member;
