@@ -18,9 +18,10 @@ usage: scripts/test.sh [PART…]
   integration  one real Consul agent and two real Hazelcast clusters, started for it; and tmux
   faults       members killed, hung and cut off, on engines of their own
   chaos        scripts/chaos.sh --short: one part after the other dies under load, and nothing acknowledged is lost
+  bench        scripts/bench.sh --short: that everything can be measured, and nothing acknowledged is lost; no figures
   containers   scripts/compose-check.sh: the image and the compose files on a real Docker engine
 
-Without a PART: all of them but chaos. The engines are built or fetched on the first run and kept in
+Without a PART: all of them but chaos and bench. The engines are built or fetched on the first run and kept in
 ~/.cache/svc (SVC_CACHE_DIR); one that cannot be had fails the run and says why.
 HELP
 }
@@ -69,6 +70,13 @@ chaos() {
     SVC_BIN=$TARGET/debug/svc SVC_LOAD=$TARGET/debug/examples/load scripts/chaos.sh --short
 }
 
+bench() {
+    announce 'bench'
+    cargo build --locked --bin svc --example load --example bench
+    SVC_BIN=$TARGET/debug/svc SVC_LOAD=$TARGET/debug/examples/load SVC_BENCH=$TARGET/debug/examples/bench \
+        HZ_HEAP=512m scripts/bench.sh --short
+}
+
 containers() {
     announce 'containers'
     scripts/compose-check.sh
@@ -81,6 +89,7 @@ run_part() {
         integration) engines && window && run_tests --test integration ;;
         faults) engines && run_tests --test faults ;;
         chaos) chaos ;;
+        bench) bench ;;
         containers) containers ;;
         *)
             printf 'no such part: %s\n\n' "$1" >&2

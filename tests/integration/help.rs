@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::support::command::{Ended, run, svc};
 
@@ -331,4 +332,25 @@ fn a_variable_that_is_empty_counts_as_not_given() {
         "{err}"
     );
     assert!(err.contains("name another port with --port"), "{err}");
+}
+
+#[test]
+fn scripts_say_how_they_are_used_and_misuse_exits_2() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    for script in ["bench.sh", "chaos.sh"] {
+        let ask = |argument: &str| {
+            let mut command = Command::new(scripts.join(script));
+            command.arg(argument).stdin(Stdio::null());
+            run(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+        };
+        let usage = format!("usage: scripts/{script} ");
+        let Ended { code, out, err } = ask("help");
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{script}");
+        assert!(out.starts_with(&usage), "{out}");
+        for misuse in ["nonsense", "--rounds"] {
+            let Ended { code, out, err } = ask(misuse);
+            assert_eq!((code, out.as_str()), (Some(2), ""), "{script} {misuse}");
+            assert!(err.contains(misuse) && err.contains(&usage), "{err}");
+        }
+    }
 }
