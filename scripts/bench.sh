@@ -140,7 +140,7 @@ describe_machine() {
     java=$(java -XshowSettings:properties -version 2>&1 | sed -n 's/^ *java\.vm\.version = //p')
     printf '{"section":"machine","cores":%d,"processor":"%s","memory_mb":%d,"kernel":"%s","java":"%s","hazelcast":"%s",' \
         "$(nproc)" "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" \
-        "$(awk '$1 == "MemTotal:" { print $2 / 1024 }' /proc/meminfo)" "$(uname -sr)" "$java" "$HAZELCAST_VERSION"
+        "$(awk '$1 == "MemTotal:" { print int($2 / 1024) }' /proc/meminfo)" "$(uname -sr)" "$java" "$HAZELCAST_VERSION"
     printf '"consul":"%s","heap":"%s","commit":"%s","load_at_start":%s,"rounds":%d,"seconds":%d}\n' \
         "$CONSUL_VERSION" "$HZ_HEAP" "$commit" "$load" "$ROUNDS" "$MEASURE_SECONDS"
 }

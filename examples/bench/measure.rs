@@ -148,8 +148,9 @@ struct Work {
 impl Work {
     async fn keep_keys(&mut self) -> anyhow::Result<()> {
         self.keys = (0..KEPT_KEYS).map(|_| key()).collect();
+        let text = text(0, 0);
         for keys in self.keys.chunks(100) {
-            try_join_all(keys.iter().map(|key| self.map.set(key, &text(0, 0)))).await?;
+            try_join_all(keys.iter().map(|key| self.map.set(key, &text))).await?;
         }
         Ok(())
     }
