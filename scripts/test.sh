@@ -21,7 +21,7 @@ usage: scripts/test.sh [PART…]
   bench        scripts/bench.sh --short: that everything can be measured, and nothing acknowledged is lost; no figures
   containers   scripts/compose-check.sh: the image and the compose files on a real Docker engine
 
-Without a PART: all of them but chaos and bench. The engines are built or fetched on the first run and kept in
+Without a PART: all of them but bench. The engines are built or fetched on the first run and kept in
 ~/.cache/svc (SVC_CACHE_DIR); one that cannot be had fails the run and says why.
 HELP
 }
@@ -105,6 +105,7 @@ if (($# == 0)); then
     engines
     window
     run_tests --all-targets
+    chaos
     containers
 elif [[ $1 == help || $1 == -h || $1 == --help ]]; then
     usage
