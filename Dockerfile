@@ -2,8 +2,9 @@
 
 FROM rust:1.95.0-bookworm AS dependencies
 WORKDIR /build
-# Built from the two files alone, this layer stays as long as they do.
+# Built from these files alone, this layer stays as long as they do.
 COPY Cargo.toml Cargo.lock ./
+COPY vendor vendor
 RUN mkdir src \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \

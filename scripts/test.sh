@@ -28,14 +28,14 @@ HELP
 
 announce() { printf '\n== %s\n' "$1"; }
 
-# OpenSSL is built from source: see native-tls in Cargo.toml.
+# SQLite and parts of rustls are C.
 build_tools() {
     local tool missing=()
-    for tool in cargo cc make perl; do
+    for tool in cargo cc; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
     if ((${#missing[@]} == 0)); then return 0; fi
-    printf 'the build needs %s: install Rust, and the rest (Debian: apt-get install build-essential perl)\n' "${missing[*]}" >&2
+    printf 'the build needs %s: install Rust, and a C compiler (Debian: apt-get install build-essential)\n' "${missing[*]}" >&2
     exit 1
 }
 
