@@ -23,8 +23,12 @@ use crate::roles::followed::Named;
 /// Longest time between two looks: hints that something was put in may be lost.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Shortest time between two looks: each costs the cluster as much as all that waits there.
-const LOOK_GAP: Duration = Duration::from_millis(5);
+/// Shortest time between two looks that are woken by something put in: each costs the cluster as much as all that waits there.
+/// The first one after a pause is at once.
+const LOOK_GAP: Duration = Duration::from_millis(20);
+
+/// Time to the next look where the last one did not show all that waits.
+const LOOK_ON_GAP: Duration = Duration::from_millis(5);
 
 /// How long a mailbox that is no longer named is looked at as often as before: others may not know of the change yet.
 const FORMER_FOR: Duration = Duration::from_secs(60);
@@ -110,7 +114,7 @@ impl Worker {
     /// The time to the next look, where the last round left so much.
     fn look_every(&self, rest: Rest) -> Duration {
         match rest {
-            Rest::Unseen => LOOK_GAP,
+            Rest::Unseen => LOOK_ON_GAP,
             Rest::Others(0) if self.is_long_former() => FORMER_LOOK_EVERY,
             Rest::Others(_) => LOOK_EVERY,
         }
@@ -200,7 +204,7 @@ impl Worker {
 /// Waits for the time of the next look: when something is put in, but not at once after the last look, nor long after it.
 async fn next_look(last: Instant, every: Duration, news: &mut BoxStream<'_, ()>) {
     tokio::select! {
-        Some(()) = news.next() => sleep_until(last + LOOK_GAP).await,
+        Some(()) = news.next() => sleep_until(last + LOOK_GAP.min(every)).await,
         () = sleep_until(last + every) => {}
     }
     // One look is the answer to all of them.

@@ -295,7 +295,7 @@ async fn it_looks_when_something_is_put_in_and_every_250_ms_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn looks_are_5_ms_apart_however_much_is_put_in() {
+async fn looks_are_20_ms_apart_however_much_is_put_in() {
     let mailbox = Scripted::new([]);
     let _running = start(&mailbox, "a", &[]);
     for n in 0..200 {
@@ -305,8 +305,8 @@ async fn looks_are_5_ms_apart_however_much_is_put_in() {
     until(|| mailbox.is_empty()).await;
     let looks = mailbox.state().looks.clone();
     let gaps = looks.windows(2).map(|pair| pair[1] - pair[0]);
-    assert!(gaps.min().unwrap() >= Duration::from_millis(5));
-    assert!(looks.len() > 20, "{}", looks.len());
+    assert!(gaps.min().unwrap() >= Duration::from_millis(20));
+    assert!(looks.len() > 8, "{}", looks.len());
 }
 
 #[tokio::test(start_paused = true)]
