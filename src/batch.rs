@@ -116,31 +116,15 @@ impl<I: Send + 'static, O: Send + 'static> Batcher<I, O> {
     pub async fn submit(&self, item: I, bytes: usize, deadline: Instant) -> Result<O, NoOutcome> {
         let (reply, outcome) = oneshot::channel();
         let place = self.place(bytes).ok_or(NoOutcome::Full)?;
-        self.take(item, deadline, reply, place).map_err(|_| NoOutcome::Full)?;
+        let ticket = Ticket { deadline, reply, place };
+        self.inbox
+            .try_send(Entry { item, ticket })
+            .map_err(|_| NoOutcome::Full)?;
         match timeout_at(deadline + GRACE, outcome).await {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) if Instant::now() < deadline => Err(NoOutcome::Lost),
             Ok(Err(_)) | Err(_) => Err(NoOutcome::Late),
         }
-    }
-
-    /// Hands in an item for a caller that waits since another batcher: its outcome will be this one's.
-    ///
-    /// # Errors
-    /// Where too much is in work here, with the caller, who is to be told.
-    pub fn pass_on(&self, item: I, bytes: usize, ticket: Ticket<O>) -> Result<(), Ticket<O>> {
-        let Some(place) = self.place(bytes) else {
-            return Err(ticket);
-        };
-        // The former place is free with it.
-        let Ticket { deadline, reply, .. } = ticket;
-        self.take(item, deadline, reply, place)
-    }
-
-    fn take(&self, item: I, deadline: Instant, reply: oneshot::Sender<O>, place: Place) -> Result<(), Ticket<O>> {
-        let ticket = Ticket { deadline, reply, place };
-        let sent = self.inbox.try_send(Entry { item, ticket });
-        sent.map_err(|refused| refused.into_inner().ticket)
     }
 
     fn place(&self, bytes: usize) -> Option<Place> {

@@ -327,33 +327,6 @@ async fn a_fault_in_a_batch_costs_that_batch_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_passed_on_is_answered_by_the_batcher_that_has_it_now() {
-    let (mut first, mut second) = (
-        Setting::new(Limits { items: 1, ..LIMITS }),
-        Setting::new(Limits { items: 1, ..LIMITS }),
-    );
-    let pass_on = |flight: Travelling, to: &Setting| {
-        let mut entries = flight.entries;
-        to.batcher.pass_on(5, 1, entries.remove(0).ticket)
-    };
-    let answer = first.submit(1);
-    let flight = first.left().await;
-    assert!(pass_on(flight, &second).is_ok());
-    let travelling = second.left().await;
-    assert_eq!(travelling.items(), [5]);
-
-    // Its place in the first is free. There is none in the second, which says so to whoever passes on.
-    let refused = first.submit(2);
-    let flight = first.left().await;
-    let ticket = pass_on(flight, &second).unwrap_err();
-    ticket.answer(0);
-    assert_eq!(refused.await.unwrap(), Ok(0));
-
-    travelling.arrive();
-    assert_eq!(answer.await.unwrap(), Ok(50));
-}
-
-#[tokio::test(start_paused = true)]
 async fn at_its_end_nothing_of_it_goes_on() {
     let mut setting = Setting::new(LIMITS);
     setting.submit(1);

@@ -1,13 +1,13 @@
 //! The delivery of a message: logged first, then handed over, and only then acknowledged.
 //!
-//! Both stages are group commits, and overlap: while one batch is handed over, the next one is logged, and what comes
-//! meanwhile gathers.
+//! A group commit: messages go both ways together, and what comes meanwhile gathers. The next batch leaves when the one before
+//! has been handed over, and not as soon as it is logged: batches are larger then, and what the engines do for each is the same.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -28,15 +28,15 @@ pub(super) type Outcome = Result<(), HttpError>;
 /// What is in the mailbox around the messages of a batch, in bytes, at most: names, its id, and what the engine adds.
 const AROUND_BYTES: usize = 256;
 
-/// Batches on their way to be logged. What has gathered leaves as an array.
-const LOG_LIMITS: Limits = Limits {
+/// Batches on their way to be logged and handed over. What has gathered leaves as an array.
+const POST_LIMITS: Limits = Limits {
     batch_items: MAX_MESSAGES,
     // A comma is counted for each message, and there is a bracket more than the last one's.
     batch_bytes: MAX_ARRAY_BYTES - 1,
     // More than the server has in work, whose clients may have left.
     items: 4096,
     bytes: 128 * 1024 * 1024,
-    // Two or four at a time make smaller batches, and were no faster with any number of clients.
+    // Two or four at a time make smaller batches, and are no faster with any number of clients.
     flights: 1,
     // Many times what a batch takes. An instance that hangs is given 1.2 s.
     slow_after: Duration::from_millis(100),
@@ -44,10 +44,10 @@ const LOG_LIMITS: Limits = Limits {
     most_flights: 128,
 };
 
-/// Batches on their way into the mailbox.
+/// Batches of what was logged alone, on their way into the mailbox.
 const OFFER_LIMITS: Limits = Limits {
     batch_bytes: MAX_BATCH_BYTES - AROUND_BYTES,
-    ..LOG_LIMITS
+    ..POST_LIMITS
 };
 
 /// A message, and the JSON that it is logged and answered as.
@@ -73,29 +73,25 @@ impl Written {
     }
 }
 
-/// Both stages.
+/// What all deliveries share.
 pub(super) struct Delivery {
     mailbox: watch::Receiver<Named<dyn Mailbox>>,
     log: Arc<Log>,
-    /// Passes on to `offers` what it has logged.
     posts: Batcher<Written, Outcome>,
-    offers: Arc<Batcher<Message, Outcome>>,
+    /// What one of another origin has logged.
+    offers: Batcher<Message, Outcome>,
 }
 
 impl Delivery {
     pub(super) fn new(client: Client, service: Service, mailbox: watch::Receiver<Named<dyn Mailbox>>) -> Self {
         let log = Arc::new(Log { client, service });
-        let named = mailbox.clone();
-        // A batch stays with the mailbox that is in use when it leaves: where its outcome is unknown it is offered again to
-        // the same one.
-        let offers = Arc::new(Batcher::start(OFFER_LIMITS, move |entries| {
-            offer::many(now(&named), entries)
-        }));
-        let stage = (log.clone(), offers.clone());
-        let posts = Batcher::start(LOG_LIMITS, move |entries| {
-            let (log, offers) = stage.clone();
-            async move { log.many(entries, &|entry| pass_on(&offers, entry)).await }
+        let shared = (log.clone(), mailbox.clone());
+        let posts = Batcher::start(POST_LIMITS, move |entries| {
+            let (log, mailbox) = shared.clone();
+            async move { many(&log, &mailbox, entries).await }
         });
+        let named = mailbox.clone();
+        let offers = Batcher::start(OFFER_LIMITS, move |entries| offer::many(now(&named), entries));
         Self {
             mailbox,
             log,
@@ -181,9 +177,27 @@ fn overloaded() -> HttpError {
     HttpError::unavailable("overloaded: this instance has as many messages in work as it takes")
 }
 
-fn pass_on(offers: &Batcher<Message, Outcome>, entry: log::Entry) {
-    let bytes = entry.item.bytes();
-    if let Err(refused) = offers.pass_on(entry.item.message, bytes, entry.ticket) {
-        refused.answer(Err(overloaded()));
+/// Logs a batch and hands it over. What is logged before the rest, which is tried again elsewhere, does not wait for it.
+async fn many(log: &Log, mailbox: &watch::Receiver<Named<dyn Mailbox>>, entries: Vec<log::Entry>) {
+    let (logged, mut to_offer) = mpsc::channel(entries.len().max(1));
+    let log_all = async move {
+        // There is room for all of them. One that is dropped is told that it has no outcome.
+        log.many(entries, &|entry| drop(logged.try_send(entry))).await;
+    };
+    let offer_all = async {
+        let mut entries = Vec::new();
+        while to_offer.recv_many(&mut entries, MAX_MESSAGES).await > 0 {
+            // A batch stays with the mailbox that is in use when it leaves: where its outcome is unknown it is offered again
+            // to the same one.
+            offer::many(now(mailbox), entries.drain(..).map(logged_entry).collect()).await;
+        }
+    };
+    tokio::join!(log_all, offer_all);
+}
+
+fn logged_entry(log::Entry { item, ticket }: log::Entry) -> offer::Entry {
+    offer::Entry {
+        item: item.message,
+        ticket,
     }
 }

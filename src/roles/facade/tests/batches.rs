@@ -202,6 +202,47 @@ async fn of_a_batch_each_message_is_answered_by_its_own_status() {
 }
 
 #[tokio::test]
+async fn what_is_logged_is_handed_over_while_others_of_its_batch_are_tried_again() {
+    let only = instance("only", |text| if text == "away" { 503 } else { 201 }).await;
+    let setting = Setting::logging(Scripted::default(), &[&only]).await;
+    let start = Instant::now();
+    let others_are_offered = async {
+        let offered = async {
+            while offered_texts(&setting) != ["a", "b", "c"] {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(SOON, offered).await.expect("the others are not offered");
+        start.elapsed()
+    };
+    let texts = ["a", "away", "b", "c"];
+    let (answers, after) = tokio::join!(post_all(&setting, &texts), others_are_offered);
+    assert!(after < Duration::from_secs(2), "{after:?}");
+    for (answer, text) in answers.iter().zip(texts) {
+        assert_eq!(answer.status, if text == "away" { 503 } else { 201 }, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_leaves_when_the_one_before_is_handed_over_and_not_when_it_is_logged() {
+    let good = peer("good", logged()).await;
+    let hanging = Scripted {
+        outcomes: Mutex::new(vec![Outcome::Hang]),
+        ..Scripted::default()
+    };
+    let setting = Setting::logging(hanging, &[&good]).await;
+    let start = Instant::now();
+    let next = async {
+        until_offered(&setting.mailbox, 1).await;
+        acknowledge_all(&setting, &["next"]).await;
+        start.elapsed()
+    };
+    let (_hung, after) = tokio::join!(post_all(&setting, &["first"]), next);
+    // One that hangs there holds the next one up for so long, and no longer.
+    assert!((100..2000).contains(&after.as_millis()), "{after:?}");
+}
+
+#[tokio::test]
 async fn an_instance_that_fails_with_a_batch_costs_none_of_its_messages() {
     let failures = [
         Act::Reset,
