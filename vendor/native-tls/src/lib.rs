@@ -258,15 +258,3 @@ impl<S> Write for TlsStream<S> {
         match self.0 {}
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_connector_can_be_had() {
-        let error = TlsConnector::new().map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("without native-tls"), "{error}");
-        assert!(TlsConnector::builder().use_sni(true).build().is_err());
-    }
-}
