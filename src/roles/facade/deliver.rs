@@ -36,7 +36,7 @@ const POST_LIMITS: Limits = Limits {
     // More than the server has in work, whose clients may have left.
     items: 4096,
     bytes: 128 * 1024 * 1024,
-    // Two or four at a time make smaller batches, and are no faster with any number of clients.
+    // With two, one would be logged while the other is handed over.
     flights: 1,
     // Many times what a batch takes. An instance that hangs is given 1.2 s.
     slow_after: Duration::from_millis(100),

@@ -1,7 +1,7 @@
 //! Takes the place of the crate `native-tls`: its names, and no TLS.
 //!
 //! `consulrs` speaks HTTP through `rustify`, which wants `reqwest` with its default features, and with them `native-tls` and
-//! OpenSSL: a third of the executable, half of the time that it takes to build, and C headers or perl. Nothing uses it: our
+//! OpenSSL: over a quarter of the executable, minutes of each build from scratch, and C headers or perl. Nothing uses it: our
 //! client of Consul is given rustls. Cargo has no way to take a default feature away from a dependency's dependency, so the
 //! crate is replaced (`[patch.crates-io]`) by this one.
 //!
