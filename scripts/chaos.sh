@@ -100,7 +100,7 @@ need_number() { [[ ${2:-} =~ ^[1-9][0-9]{0,4}$ ]] || misuse "$1 takes a number f
 # choose_form: how long each part takes, in seconds, and what makes a run count.
 choose_form() {
     if [[ $SHORT == 1 ]]; then
-        STEADY_SECONDS=3 DEAD_SECONDS=3 CONSUL_SECONDS=8 MESSAGES_KILLS=4 LEAST=300 LEAST_PER_SECOND=0 MINUTES=${MINUTES:-1}
+        STEADY_SECONDS=5 DEAD_SECONDS=3 CONSUL_SECONDS=8 MESSAGES_KILLS=4 LEAST=300 LEAST_PER_SECOND=0 MINUTES=${MINUTES:-1}
     else
         STEADY_SECONDS=15 DEAD_SECONDS=5 CONSUL_SECONDS=20 MESSAGES_KILLS=20 LEAST=2000 LEAST_PER_SECOND=200 MINUTES=${MINUTES:-5}
     fi
