@@ -47,6 +47,15 @@ fn kill_whole(cluster: &Cluster) {
     });
 }
 
+/// Waits until reads and posts succeed: who delivers may reach a cluster before the facade does, which posts need.
+async fn until_it_serves_again(facade: &Svc) {
+    fleet::eventually("it serves again", async || {
+        let health = ask(facade, "GET", "/health", "", "").await.json();
+        health["mailbox"]["reachable"] == true && ask(facade, "GET", "/messages", "", "").await.status == 200
+    })
+    .await;
+}
+
 /// The list at `path`: identifier → text. `None` while it cannot be had. No identifier is there twice.
 async fn list(svc: &Svc, path: &str) -> Option<BTreeMap<String, String>> {
     let answer = ask(svc, "GET", path, "", "").await;
@@ -112,10 +121,7 @@ async fn when_every_mq_member_dies_the_delivered_messages_are_rebuilt_from_the_l
     until_complete(&fleet.messages).await;
 
     kill_whole(&engines.mq);
-    fleet::eventually("it serves again", async || {
-        ask(&fleet.facades[0], "GET", "/messages", "", "").await.status == 200
-    })
-    .await;
+    until_it_serves_again(&fleet.facades[0]).await;
     let lost = texts.len() as u64;
     // While it is rebuilt.
     texts.extend(post(&fleet, "after-").await);
@@ -141,10 +147,7 @@ async fn when_more_members_die_than_there_are_backups_what_they_alone_had_is_put
         second.kill();
         first.kill();
     });
-    fleet::eventually("it serves again", async || {
-        ask(&fleet.facades[0], "GET", "/messages", "", "").await.status == 200
-    })
-    .await;
+    until_it_serves_again(&fleet.facades[0]).await;
     let lost_most = texts.len() as u64;
     texts.extend(post(&fleet, "after-").await);
     until_holds(&fleet.messages[1], "/messages?full=true", &texts).await;
