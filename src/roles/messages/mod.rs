@@ -8,6 +8,7 @@
 //! An instance holds no state: what it has delivered is in the mailbox, and what it was about to deliver still waits there.
 
 mod deliverer;
+mod looks;
 mod progress;
 mod rendezvous;
 mod restore;

@@ -8,24 +8,18 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::future::{self, BoxFuture, FutureExt};
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::deliverer::Live;
+use super::looks::{LOOK_EVERY, Looks};
 use super::progress::{Progress, Rounds};
 use super::turns::Turns;
 use crate::engine::{self, Batch, Item, Looked, Mailbox};
 use crate::roles::deadline::within;
 use crate::roles::followed::Named;
-
-/// Longest time between two looks: hints that something was put in may be lost.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// Shortest time between two looks that are woken by something put in: each costs the cluster as much as all that waits there.
-/// The first one after a pause is at once.
-const LOOK_GAP: Duration = Duration::from_millis(20);
 
 /// Time to the next look where the last one did not show all that waits.
 const LOOK_ON_GAP: Duration = Duration::from_millis(5);
@@ -46,13 +40,15 @@ const PIPELINE: usize = 128;
 /// A round begins no further item after so many failures: the mailbox is away, and not one item at fault.
 const FAILURES: usize = 16;
 
-/// What a round leaves waiting.
+/// What a look showed.
 #[derive(Clone, Copy)]
-enum Rest {
-    /// So many items that it saw, to others.
-    Others(usize),
-    /// What the look did not show.
-    Unseen,
+struct Shown {
+    /// Items that were this instance's to deliver.
+    due: usize,
+    /// Items that were left to others.
+    left: usize,
+    /// Whether that is all that waits.
+    is_all: bool,
 }
 
 /// Delivers from one mailbox, into the one that is named now: itself, until another one is.
@@ -73,7 +69,7 @@ impl Worker {
     pub(super) async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let mut turns = Turns::new(self.own.clone());
-        let mut news = self.source.news();
+        let mut looks = Looks::into(&*self.source);
         let mut pauses = Pauses::usual();
         loop {
             if !Arc::ptr_eq(&self.source, &self.target()) {
@@ -83,10 +79,10 @@ impl Worker {
             let outcome = self.guarded_round(&mut turns).await;
             let wait = async {
                 match outcome {
-                    Ok(rest) => {
+                    Ok(shown) => {
                         self.rounds.went_well();
                         pauses = Pauses::usual();
-                        next_look(begun, self.look_every(rest), &mut news).await;
+                        looks.next(begun, shown.due > 0, self.look_within(shown)).await;
                     }
                     Err(reason) => {
                         self.rounds.failed(reason);
@@ -111,17 +107,19 @@ impl Worker {
         self.rounds.former_for().is_some_and(|time| time >= FORMER_FOR)
     }
 
-    /// The time to the next look, where the last round left so much.
-    fn look_every(&self, rest: Rest) -> Duration {
-        match rest {
-            Rest::Unseen => LOOK_ON_GAP,
-            Rest::Others(0) if self.is_long_former() => FORMER_LOOK_EVERY,
-            Rest::Others(_) => LOOK_EVERY,
+    /// The longest time to the next look, where the last one showed this.
+    fn look_within(&self, shown: Shown) -> Duration {
+        if !shown.is_all {
+            LOOK_ON_GAP
+        } else if shown.left == 0 && self.is_long_former() {
+            FORMER_LOOK_EVERY
+        } else {
+            LOOK_EVERY
         }
     }
 
     /// A round; a fault of this program in it must not end the deliveries.
-    async fn guarded_round(&self, turns: &mut Turns) -> Result<Rest, String> {
+    async fn guarded_round(&self, turns: &mut Turns) -> Result<Shown, String> {
         match AssertUnwindSafe(self.round(turns)).catch_unwind().await {
             Ok(outcome) => outcome.map_err(|error| error.to_string()),
             Err(_) => {
@@ -136,14 +134,17 @@ impl Worker {
     ///
     /// # Errors
     /// The first thing that failed. All else was done, unless too much failed.
-    async fn round(&self, turns: &mut Turns) -> engine::Result<Rest> {
+    async fn round(&self, turns: &mut Turns) -> engine::Result<Shown> {
         let Looked { items, is_all } = within(&*self.source, self.source.look()).await??;
-        let (due, rest) = if is_all {
-            let due = turns.due(&items, (self.live)(), Instant::now());
-            let left = items.len().saturating_sub(due.len());
-            (due, Rest::Others(left))
+        let due = if is_all {
+            turns.due(&items, (self.live)(), Instant::now())
         } else {
-            (items.iter().collect(), Rest::Unseen)
+            items.iter().collect()
+        };
+        let shown = Shown {
+            due: due.len(),
+            left: items.len().saturating_sub(due.len()),
+            is_all,
         };
         let failures = AtomicUsize::new(0);
         let handled = due.into_iter().map(|item| self.unless_away(&failures, item).boxed());
@@ -154,7 +155,7 @@ impl Worker {
             .buffer_unordered(PIPELINE)
             .fold(Ok(()), first_failure)
             .await?;
-        Ok(rest)
+        Ok(shown)
     }
 
     /// Handles one item, unless so much has failed already that it would, too.
@@ -199,16 +200,6 @@ impl Worker {
             );
         }
     }
-}
-
-/// Waits for the time of the next look: when something is put in, but not at once after the last look, nor long after it.
-async fn next_look(last: Instant, every: Duration, news: &mut BoxStream<'_, ()>) {
-    tokio::select! {
-        Some(()) = news.next() => sleep_until(last + LOOK_GAP.min(every)).await,
-        () = sleep_until(last + every) => {}
-    }
-    // One look is the answer to all of them.
-    while let Some(Some(())) = news.next().now_or_never() {}
 }
 
 /// The pauses between rounds that fail, one after the other.

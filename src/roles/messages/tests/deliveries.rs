@@ -310,6 +310,52 @@ async fn looks_are_20_ms_apart_however_much_is_put_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn under_load_it_is_told_of_nothing_and_looks_all_the_same_until_nothing_is_put_in_any_more() {
+    let mailbox = Scripted::new([]);
+    let _running = start(&mailbox, "a", &[]);
+    let looks = || mailbox.state().looks.len();
+    for n in 0..200 {
+        mailbox.put(batch(&n.to_string()));
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(mailbox.listeners(), 0);
+    let before = looks();
+    for n in 200..300 {
+        mailbox.put(batch(&n.to_string()));
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(
+        (23..=25).contains(&(looks() - before)),
+        "20 ms apart: {}",
+        looks() - before
+    );
+    assert_eq!(mailbox.listeners(), 0);
+
+    sleep(Duration::from_millis(300)).await;
+    assert!(mailbox.is_empty());
+    assert_eq!(mailbox.listeners(), 1);
+    let before = looks();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(looks() - before, 40);
+    mailbox.put(batch("at once"));
+    sleep(Duration::from_millis(1)).await;
+    assert!(mailbox.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_put_in_now_and_then_is_told_of() {
+    let mailbox = Scripted::new([]);
+    let _running = start(&mailbox, "a", &[]);
+    for n in 0..200 {
+        sleep(Duration::from_millis(21)).await;
+        mailbox.put(batch(&n.to_string()));
+        sleep(Duration::from_millis(1)).await;
+        assert!(mailbox.is_empty());
+        assert_eq!(mailbox.listeners(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mailbox_that_shows_one_item_at_a_time_is_emptied_at_once_by_whoever_looks() {
     for live in [&[][..], &["a", "dead"], &["a", "b", "c", "d"]] {
         let mailbox = Scripted::new(batches(200).into_iter().chain([junk("x")]));

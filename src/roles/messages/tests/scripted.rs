@@ -27,6 +27,8 @@ pub(super) struct Scripted {
     name: String,
     state: Mutex<State>,
     news: Notify,
+    /// Each stream of news holds it.
+    listening: Arc<()>,
     /// A step in `State::gated` waits for a permit.
     pub(super) gate: Semaphore,
 }
@@ -70,6 +72,7 @@ impl Scripted {
             name: name.to_owned(),
             state: Mutex::new(state),
             news: Notify::new(),
+            listening: Arc::default(),
             gate: Semaphore::new(0),
         })
     }
@@ -93,6 +96,11 @@ impl Scripted {
     pub(super) fn put(&self, item: Item) {
         self.state().waiting.push(item);
         self.news.notify_one();
+    }
+
+    /// How many wait for news.
+    pub(super) fn listeners(&self) -> usize {
+        Arc::strong_count(&self.listening) - 1
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -242,9 +250,9 @@ impl Mailbox for Scripted {
     }
 
     fn news(&self) -> BoxStream<'_, ()> {
-        stream::unfold((), |()| async {
+        stream::unfold(self.listening.clone(), |listening| async {
             self.news.notified().await;
-            Some(((), ()))
+            Some(((), listening))
         })
         .boxed()
     }
