@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::identifiers::{Identifiers, Plain};
 use super::local::{Local, LocalLog, LocalMailbox};
 use super::{LogStore, Mailbox, Registry, Settings, consul, hazelcast};
 
@@ -57,6 +58,14 @@ impl Engines {
         match &self.0 {
             Kind::Servers(options) => Ok(Arc::new(consul::Consul::new(options)?)),
             Kind::Folder(local) => Ok(local.clone()),
+        }
+    }
+
+    /// The identifiers of what is to be logged.
+    pub fn identifiers(&self) -> Arc<dyn Identifiers> {
+        match &self.0 {
+            Kind::Servers(_) => Arc::new(hazelcast::OfOnePartition::new()),
+            Kind::Folder(_) => Arc::new(Plain),
         }
     }
 

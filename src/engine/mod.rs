@@ -6,6 +6,7 @@ mod batch_json;
 pub mod consul;
 mod engines;
 mod hazelcast;
+mod identifiers;
 mod local;
 mod mailbox;
 mod registry;
@@ -18,6 +19,7 @@ use futures_util::stream::BoxStream;
 use crate::message::Message;
 
 pub use engines::{EngineOptions, Engines};
+pub use identifiers::Identifiers;
 pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered};
 pub use registry::{Condition, Instance, Listed, Registration, Registry, rfc3339};
 

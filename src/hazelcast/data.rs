@@ -158,7 +158,8 @@ impl Data {
         }
     }
 
-    fn payload(&self) -> &[u8] {
+    /// What follows the hash and the type.
+    pub(super) fn payload(&self) -> &[u8] {
         self.0.get(HEADER_LEN..).unwrap_or_default()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{self, try_join_all};
+use futures_util::future::{self, join_all, try_join_all};
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 
 use super::codec::map::{self, IterationPointers};
@@ -45,6 +45,15 @@ pub struct Map {
 pub struct MapPartitionLost {
     /// The partition's id.
     pub partition_id: i32,
+}
+
+/// What became of some of the entries that [`Map::put_each`] was given.
+#[derive(Debug)]
+pub struct Stored {
+    /// Their places among these entries.
+    pub places: Vec<usize>,
+    /// Whether they were stored. Where that failed, some may have been.
+    pub outcome: Result<()>,
 }
 
 impl Map {
@@ -91,16 +100,38 @@ impl Map {
 
     /// Stores all entries, those of one partition in one request. Where it fails, some may have been stored.
     pub async fn put_all<K: ToData, V: ToData>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<()> {
+        let stored = self.put_each(entries).await?;
+        stored.into_iter().try_for_each(|stored| stored.outcome)
+    }
+
+    /// Stores all entries, those of one partition in one request, of which each stands or fails for itself.
+    ///
+    /// # Errors
+    /// Where none was stored, since no member has told how many partitions there are.
+    pub async fn put_each<K: ToData, V: ToData>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Vec<Stored>> {
         let deadline = Deadline::after(self.timeout);
         let entries = entries.into_iter().map(|(key, value)| (key.to_data(), value.to_data()));
         let partitions = self
-            .by_partition(entries, |(key, _)| key.partition_hash(), deadline)
+            .by_partition(entries.enumerate(), |(_, (key, _))| key.partition_hash(), deadline)
             .await?;
         let calls = partitions.into_iter().map(|(partition, entries)| async move {
-            let request = map::put_all_request(&self.name, partition, &entries)?;
-            self.shared.invoke_until(request, deadline).await
+            let (places, entries): (Vec<usize>, Vec<_>) = entries.into_iter().unzip();
+            let outcome = self.put_in(partition, &entries, deadline).await;
+            Stored { places, outcome }
         });
-        try_join_all(calls).await.map(|_| ())
+        Ok(join_all(calls).await)
+    }
+
+    /// Stores entries of one partition.
+    async fn put_in(&self, partition: i32, entries: &[(Data, Data)], deadline: Deadline) -> Result<()> {
+        let request = match entries {
+            [(key, value)] => map::set_request(&self.name, key, value)?,
+            entries => map::put_all_request(&self.name, partition, entries)?,
+        };
+        self.shared.invoke_until(request, deadline).await.map(drop)
     }
 
     /// The value of a key.

@@ -44,5 +44,6 @@ pub use config::{Config, Routing};
 pub use data::{Data, Json, ToData, Value};
 pub use error::{Error, Kind, Result};
 pub use listener::{Listener, Notice};
-pub use map::{Map, MapPartitionLost};
+pub use map::{Map, MapPartitionLost, Stored};
+pub use partition::in_partition;
 pub use queue::{ItemEvent, Queue};

@@ -9,32 +9,41 @@ const SEED: u32 = 0x0100_0193;
 
 /// `MurmurHash3` of 32 bits for x86, the variant that partition hashes use.
 fn murmur3_x86_32(bytes: &[u8], seed: u32) -> u32 {
-    fn scramble(block: u32) -> u32 {
-        block
-            .wrapping_mul(0xCC9E_2D51)
-            .rotate_left(15)
-            .wrapping_mul(0x1B87_3593)
-    }
+    finish(seed, bytes, bytes.len())
+}
 
-    let (blocks, tail) = bytes.as_chunks::<4>();
-    let mut hash = seed;
-    for block in blocks {
-        hash ^= scramble(u32::from_le_bytes(*block));
-        hash = hash.rotate_left(13).wrapping_mul(5).wrapping_add(0xE654_6B64);
-    }
+/// The hash of what `hash` is so far and `rest`, `length` bytes together.
+fn finish(hash: u32, rest: &[u8], length: usize) -> u32 {
+    let (blocks, tail) = rest.as_chunks();
+    let mut hash = take(hash, blocks);
     if !tail.is_empty() {
         let last = tail.iter().rev().fold(0, |word, &byte| (word << 8) | u32::from(byte));
         hash ^= scramble(last);
     }
     // The algorithm takes the length modulo 2^32.
     #[allow(clippy::cast_possible_truncation)]
-    let length = bytes.len() as u32;
+    let length = length as u32;
     hash ^= length;
     hash ^= hash >> 16;
     hash = hash.wrapping_mul(0x85EB_CA6B);
     hash ^= hash >> 13;
     hash = hash.wrapping_mul(0xC2B2_AE35);
     hash ^ (hash >> 16)
+}
+
+/// What `hash` is after these blocks.
+fn take(hash: u32, blocks: &[[u8; 4]]) -> u32 {
+    blocks.iter().fold(hash, |hash, block| {
+        let hash = hash ^ scramble(u32::from_le_bytes(*block));
+        hash.rotate_left(13).wrapping_mul(5).wrapping_add(0xE654_6B64)
+    })
+}
+
+fn scramble(block: u32) -> u32 {
+    block
+        .wrapping_mul(0xCC9E_2D51)
+        .rotate_left(15)
+        .wrapping_mul(0x1B87_3593)
 }
 
 /// The partition hash of a serialized key's payload: what follows the hash and the type.
@@ -54,9 +63,81 @@ pub(crate) fn name_partition_hash(name: &str) -> i32 {
     key.to_data().partition_hash()
 }
 
+/// The key in this partition, of `count`, that has other lower-case hexadecimal digits in place of the last four of `key`.
+///
+/// It is `key` itself where that does not end with four of them, or none of all four digits lead there.
+pub fn in_partition(key: &str, partition: i32, count: i32) -> String {
+    let Some((head, digits)) = key.split_at_checked(key.len().saturating_sub(4)) else {
+        return key.to_owned();
+    };
+    let Some(first) = u16::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 4) else {
+        return key.to_owned();
+    };
+    let data = key.to_data();
+    let Some((before, _)) = data.payload().split_last_chunk::<4>() else {
+        return key.to_owned();
+    };
+    // The digits have no part in the blocks before them, which are hashed once.
+    let (blocks, odd) = before.as_chunks();
+    let hash = take(SEED, blocks);
+    let mut rest = odd.to_vec();
+    for offset in 0..=u16::MAX {
+        let digits = hexadecimal(first.wrapping_add(offset));
+        rest.truncate(odd.len());
+        rest.extend(digits);
+        let hash = finish(hash, &rest, data.payload().len()).cast_signed();
+        if partition_id(hash, count) == partition {
+            let mut brought = head.to_owned();
+            brought.extend(digits.map(char::from));
+            return brought;
+        }
+    }
+    key.to_owned()
+}
+
+/// The number in four digits.
+fn hexadecimal(number: u16) -> [u8; 4] {
+    [12, 8, 4, 0].map(|shift| match (number >> shift & 0xF).to_le_bytes() {
+        [digit @ 0..=9, _] => b'0' + digit,
+        [digit, _] => b'a' + (digit - 10),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_brought_into_any_partition_by_its_last_four_digits() {
+        for key in [
+            "0000",
+            "a0000",
+            "ab0000",
+            "abc0000",
+            "01a21e62-cd1c-74ac-9535-fae1b2547c3e",
+        ] {
+            for partition in 0..271 {
+                let brought = in_partition(key, partition, 271);
+                assert_eq!(
+                    partition_id(brought.to_data().partition_hash(), 271),
+                    partition,
+                    "{key}"
+                );
+                let digits = brought.strip_prefix(&key[..key.len() - 4]).unwrap();
+                assert!(digits.len() == 4 && digits.bytes().all(|digit| b"0123456789abcdef".contains(&digit)));
+                assert_eq!(in_partition(&brought, partition, 271), brought);
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_brought_there_stays_as_it_is() {
+        for key in ["", "abc", "abcdefgh", "a\u{1D11E}", "ab\u{1D11E}c"] {
+            assert_eq!(in_partition(key, 1, 271), key);
+        }
+        assert_eq!(in_partition("0000", 271, 271), "0000");
+        assert_eq!(in_partition("0000", 1, 0), "0000");
+    }
 
     #[test]
     fn hashes_and_partitions_are_those_of_the_reference_implementation() {

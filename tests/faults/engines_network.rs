@@ -15,7 +15,7 @@ use crate::support::fleet::{self, Failure, Fleet, Load, ask, eventually, eventua
 use crate::support::probe::Probe;
 use crate::support::process::Svc;
 use crate::support::proxy::{Cut, Fault, Flow, Proxy};
-use crate::support::wire::kind::{MAP_SET, QUEUE_OFFER};
+use crate::support::wire::kind::{MAP_PUT_ALL, QUEUE_OFFER};
 
 /// Whatever is dead, a post is answered within this.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -208,7 +208,7 @@ async fn spoil_the_ways(behind: &Behind, facade: &Svc) -> Vec<String> {
     let clients = fleet::clients(&load, facade);
     load.more(200).await;
     let scene = Scene { load };
-    scene.spoil("logging", &behind.logging, MAP_SET).await;
+    scene.spoil("logging", &behind.logging, MAP_PUT_ALL).await;
     scene.spoil("mq", &behind.mq, QUEUE_OFFER).await;
     let mut acknowledged = fleet::stop(&scene.load, clients).await;
     for (name, proxy) in [("logging", &behind.logging), ("mq", &behind.mq)] {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use svc::hazelcast::{Client, Config, Data, Kind, Map, Queue, Routing};
+use svc::hazelcast::{Client, Config, Data, Kind, Map, Queue, Routing, in_partition};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::members::single_member;
 use crate::support::proxy::{Cut, Fault, Flow, Proxy};
-use crate::support::wire::kind::{MAP_GET, MAP_SET, QUEUE_OFFER, QUEUE_POLL};
+use crate::support::wire::kind::{MAP_GET, MAP_PUT_ALL, MAP_SET, QUEUE_OFFER, QUEUE_POLL};
 use crate::{PATIENCE, connect, eventually};
 
 /// After these the member has not got the whole request.
@@ -92,6 +92,33 @@ async fn rule_4_a_set_with_redo_succeeds_wherever_the_connection_is_cut() {
     }
     assert_eq!(proxy.requests(MAP_SET), 14);
     assert_eq!(proxy.requests(MAP_GET), 14);
+}
+
+#[tokio::test]
+async fn entries_of_one_partition_travel_in_one_request_and_have_one_outcome() {
+    let (proxy, client) = through_proxy(false).await;
+    let map = map(&client);
+    // As many as there are unless a cluster says otherwise.
+    let count = 271;
+    let [a, b] = [1, 2].map(|partition| {
+        let keys = ["x-0000", "y-0000", "z-0000"];
+        keys.map(|key| in_partition(key, partition, count))
+    });
+    let entries = [(&a[0], "0"), (&b[0], "1"), (&a[1], "2"), (&a[2], "3")];
+    let stored = map.put_each(entries).await.unwrap();
+    let places: Vec<_> = stored.iter().map(|stored| stored.places.clone()).collect();
+    assert_eq!(places, [vec![0, 2, 3], vec![1]]);
+    assert!(stored.iter().all(|stored| stored.outcome.is_ok()));
+    assert_eq!((proxy.requests(MAP_PUT_ALL), proxy.requests(MAP_SET)), (1, 1));
+    for (key, value) in entries {
+        assert_eq!(text(map.get(key).await.unwrap()).as_deref(), Some(value));
+    }
+
+    proxy.arm(MAP_PUT_ALL, Fault::BeforeAnswer(Cut::Rst));
+    let stored = map.put_each(entries.map(|(key, _)| (key, "again"))).await.unwrap();
+    assert_eq!(stored[0].places, [0, 2, 3]);
+    assert_eq!(stored[0].outcome.as_ref().unwrap_err().kind(), Kind::OutcomeUnknown);
+    assert_eq!(text(map.get(&a[0]).await.unwrap()).as_deref(), Some("again"));
 }
 
 #[tokio::test]

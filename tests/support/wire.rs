@@ -28,6 +28,7 @@ pub(crate) mod kind {
     pub(crate) const MAP_GET: i32 = 0x01_0200;
     pub(crate) const MAP_SIZE: i32 = 0x01_2A00;
     pub(crate) const MAP_SET: i32 = 0x01_0F00;
+    pub(crate) const MAP_PUT_ALL: i32 = 0x01_2C00;
     pub(crate) const QUEUE_OFFER: i32 = 0x03_0100;
     pub(crate) const QUEUE_POLL: i32 = 0x03_0500;
     pub(crate) const QUEUE_DRAIN: i32 = 0x03_0A00;

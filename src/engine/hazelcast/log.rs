@@ -1,12 +1,14 @@
 //! Adapter: the log in a Hazelcast map.
 
+use std::sync::Arc;
+
 use futures_util::future::{BoxFuture, join_all, try_join_all};
 use futures_util::stream::{BoxStream, StreamExt};
 
 use super::holders::Voucher;
 use super::{Cluster, OnCluster};
 use crate::engine::{Appended, IfPresent, LogStore, Page, Result};
-use crate::hazelcast::{self, Data, Map, ToData};
+use crate::hazelcast::{self, Data, Map, Stored, ToData};
 use crate::message::Message;
 
 /// The log as entries identifier → text, both plain strings, so that other clients read and write the same ones.
@@ -29,16 +31,39 @@ impl HazelcastLog {
         Ok(Self { cluster, map, voucher })
     }
 
-    async fn append_one(&self, message: &Message, if_present: IfPresent) -> Result<Appended> {
-        let (key, text) = (message.identifier.to_data(), message.text.to_data());
-        match if_present {
-            IfPresent::Replace => self.map.set(&key, &text).await.map(|()| Appended::Stored),
-            IfPresent::Keep => self.keep_first(&key, &text).await,
+    /// Those of one partition by one request.
+    async fn replace(&self, messages: &[Message]) -> Vec<Result<Appended>> {
+        let mut entries: Vec<(&str, &str)> = Vec::with_capacity(messages.len());
+        entries.extend(messages.iter().map(|message| (&*message.identifier, &*message.text)));
+        let stored = self.map.put_each(entries).await;
+        let stored = stored.unwrap_or_else(|error| {
+            let (places, outcome) = ((0..messages.len()).collect(), Err(error));
+            vec![Stored { places, outcome }]
+        });
+        let mut failed: Vec<Option<Arc<hazelcast::Error>>> = vec![None; messages.len()];
+        for Stored { places, outcome } in stored {
+            let Err(error) = outcome else { continue };
+            let error = Arc::new(error);
+            for place in places {
+                if let Some(failed) = failed.get_mut(place) {
+                    *failed = Some(error.clone());
+                }
+            }
         }
-        .map_err(|error| self.cluster.unavailable(error))
+        let outcome = |failed: Option<_>| match failed {
+            None => Ok(Appended::Stored),
+            Some(error) => Err(self.cluster.unavailable(error)),
+        };
+        failed.into_iter().map(outcome).collect()
     }
 
-    async fn keep_first(&self, key: &Data, text: &Data) -> hazelcast::Result<Appended> {
+    async fn keep_first(&self, message: &Message) -> Result<Appended> {
+        let (key, text) = (message.identifier.to_data(), message.text.to_data());
+        let kept = self.keep(&key, &text).await;
+        kept.map_err(|error| self.cluster.unavailable(error))
+    }
+
+    async fn keep(&self, key: &Data, text: &Data) -> hazelcast::Result<Appended> {
         loop {
             match self.map.put_if_absent(key, text).await? {
                 None => return Ok(Appended::Stored),
@@ -68,9 +93,10 @@ impl OnCluster for HazelcastLog {
 
 impl LogStore for HazelcastLog {
     fn append<'a>(&'a self, messages: &'a [Message], if_present: IfPresent) -> BoxFuture<'a, Vec<Result<Appended>>> {
-        Box::pin(join_all(
-            messages.iter().map(move |message| self.append_one(message, if_present)),
-        ))
+        match if_present {
+            IfPresent::Replace => Box::pin(self.replace(messages)),
+            IfPresent::Keep => Box::pin(join_all(messages.iter().map(|message| self.keep_first(message)))),
+        }
     }
 
     fn all(&self) -> BoxStream<'_, Result<Page>> {

@@ -1,6 +1,7 @@
 //! Adapters: the log and the mailbox, each on a Hazelcast cluster.
 
 mod holders;
+mod identifiers;
 mod item;
 mod log;
 mod mailbox;
@@ -15,6 +16,7 @@ use self::holders::Voucher;
 use super::{Engine, Result, Standing, Unavailable};
 use crate::hazelcast::{self, Client, Config};
 
+pub(super) use identifiers::OfOnePartition;
 pub(super) use log::HazelcastLog;
 pub(super) use mailbox::HazelcastMailbox;
 

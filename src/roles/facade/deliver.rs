@@ -16,7 +16,7 @@ use super::post::Posted;
 use super::tries::{Service, Tries};
 use super::{DEADLINE, offer};
 use crate::batch::{Batcher, Limits, NoOutcome};
-use crate::engine::{Batch, MAX_BATCH_BYTES, Mailbox};
+use crate::engine::{Batch, Identifiers, MAX_BATCH_BYTES, Mailbox};
 use crate::http::client::Client;
 use crate::http::reply::HttpError;
 use crate::message::Message;
@@ -77,17 +77,24 @@ impl Written {
 pub(super) struct Delivery {
     mailbox: watch::Receiver<Named<dyn Mailbox>>,
     log: Arc<Log>,
+    identifiers: Arc<dyn Identifiers>,
     posts: Batcher<Written, Outcome>,
     /// What one of another origin has logged.
     offers: Batcher<Message, Outcome>,
 }
 
 impl Delivery {
-    pub(super) fn new(client: Client, service: Service, mailbox: watch::Receiver<Named<dyn Mailbox>>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        service: Service,
+        mailbox: watch::Receiver<Named<dyn Mailbox>>,
+        identifiers: Arc<dyn Identifiers>,
+    ) -> Self {
         let log = Arc::new(Log { client, service });
-        let shared = (log.clone(), mailbox.clone());
+        let shared = (log.clone(), mailbox.clone(), identifiers.clone());
         let posts = Batcher::start(POST_LIMITS, move |entries| {
-            let (log, mailbox) = shared.clone();
+            let (log, mailbox, identifiers) = shared.clone();
+            identifiers.batch_left();
             async move { many(&log, &mailbox, entries).await }
         });
         let named = mailbox.clone();
@@ -95,6 +102,7 @@ impl Delivery {
         Self {
             mailbox,
             log,
+            identifiers,
             posts,
             offers,
         }
@@ -112,7 +120,11 @@ impl Delivery {
         let mailbox = now(&self.mailbox);
         mailbox.check()?;
         let deadline = Instant::now() + DEADLINE;
-        let written = Written::new(posted.message)?;
+        let identifier = posted
+            .key
+            .map_or_else(|| self.identifiers.make(), |key| key.to_string());
+        let text = posted.text;
+        let written = Written::new(Message { identifier, text })?;
         let json = written.json.clone();
         match posted.key {
             Some(key) => self.keyed(written, key, &*mailbox, deadline).await?,

@@ -28,7 +28,7 @@ use super::followed::{Followed, MAILBOX};
 use super::instance::{self, Identity};
 use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::InstanceOptions;
-use crate::engine::{self, Engines, Mailbox, Registry};
+use crate::engine::{self, Engines, Identifiers, Mailbox, Registry};
 use crate::http::client::Client;
 use crate::http::health::Health;
 use crate::http::reply::{self, HttpError, Reply};
@@ -59,10 +59,10 @@ pub async fn run(options: InstanceOptions, stop: impl Future<Output = ()>) -> an
         listen: options.listen.clone(),
     };
     let open = {
-        let (facade, registry) = (facade.clone(), registry.clone());
+        let (facade, registry, identifiers) = (facade.clone(), registry.clone(), engines.identifiers());
         async move |health: &Health, _: &engine::Registration| {
             let mailbox = MAILBOX.open(ROLE, engines, &options, health).await?;
-            facade.open(mailbox, &registry).await;
+            facade.open(mailbox, &registry, identifiers).await;
             Ok(())
         }
     };
@@ -86,11 +86,16 @@ struct Parts {
 }
 
 impl Facade {
-    async fn open(&self, mailbox: Followed<dyn Mailbox>, registry: &Arc<dyn Registry>) {
+    async fn open(
+        &self,
+        mailbox: Followed<dyn Mailbox>,
+        registry: &Arc<dyn Registry>,
+        identifiers: Arc<dyn Identifiers>,
+    ) {
         let follow = |name| Service::follow(registry.clone(), name);
         let (client, logging) = (Client::new(), follow(LOGGING_SERVICE));
         let parts = Parts {
-            delivery: Delivery::new(client.clone(), logging.clone(), mailbox.named()),
+            delivery: Delivery::new(client.clone(), logging.clone(), mailbox.named(), identifiers),
             client,
             logging,
             messages: follow(MESSAGES_SERVICE),

@@ -10,7 +10,7 @@ use uuid::fmt::Hyphenated;
 
 use crate::http::reply::HttpError;
 use crate::http::request::Request;
-use crate::message::{MAX_TEXT_BYTES, Message};
+use crate::message::MAX_TEXT_BYTES;
 
 /// Makes a retry the same message. A draft of the IETF, and custom.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -21,9 +21,8 @@ const MAX_BODY_BYTES: usize = 7 * 1024 * 1024;
 /// What a client posted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Posted {
-    /// Its text, and the identifier that it gets: its key, or a new UUIDv7.
-    pub(super) message: Message,
-    /// The client's key, where there is one: another text under it is a conflict.
+    pub(super) text: String,
+    /// The client's key, where there is one, which is its identifier then: another text under it is a conflict.
     pub(super) key: Option<Uuid>,
 }
 
@@ -42,11 +41,7 @@ impl Posted {
                 "the text has more than {MAX_TEXT_BYTES} bytes"
             )));
         }
-        let identifier = key.unwrap_or_else(Uuid::now_v7).to_string();
-        Ok(Posted {
-            message: Message { identifier, text },
-            key,
-        })
+        Ok(Posted { text, key })
     }
 }
 
@@ -169,7 +164,7 @@ mod tests {
             ("", &[JSON], " {\"text\":\"\"}\n", ""),
         ] {
             let posted = read(query, headers, body).await.unwrap();
-            assert_eq!(posted.message.text, text, "{query} {body}");
+            assert_eq!(posted.text, text, "{query} {body}");
         }
     }
 
@@ -234,12 +229,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_is_a_uuid_and_becomes_the_identifier_in_lower_case() {
+    async fn a_key_is_a_uuid_in_either_case_with_quotes_or_without() {
         for key in [KEY.to_owned(), KEY.to_uppercase(), format!("\"{KEY}\"")] {
             let posted = read("?text=a", &[&format!("Idempotency-Key: {key}")], "")
                 .await
                 .unwrap();
-            assert_eq!(posted.message.identifier, KEY);
             assert_eq!(posted.key, Some(KEY.parse().unwrap()));
         }
         for bad in [
@@ -262,19 +256,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_key_every_message_has_an_identifier_of_its_own() {
-        let [first, second] = [
-            read("?text=a", &[], "").await.unwrap(),
-            read("?text=a", &[], "").await.unwrap(),
-        ];
-        assert_ne!(first.message.identifier, second.message.identifier);
-        for posted in [first, second] {
-            let identifier: Uuid = posted.message.identifier.parse().unwrap();
-            assert_eq!((identifier.get_version_num(), posted.key), (7, None));
-        }
-    }
-
-    #[tokio::test]
     async fn a_body_of_unknown_length_counts_as_one_unless_it_turns_out_to_be_empty() {
         let read = async |query: &str, pieces: &[&'static str]| {
             let pieces: Vec<_> = pieces
@@ -284,7 +265,7 @@ mod tests {
             let request = hyper::Request::post(format!("/message{query}")).header("content-type", "text/plain");
             let request = request.body(StreamBody::new(stream::iter(pieces))).unwrap();
             let mut request = Request::new(request, Duration::from_secs(5), BodyRoom::new(10));
-            Posted::read(&mut request).await.map(|posted| posted.message.text)
+            Posted::read(&mut request).await.map(|posted| posted.text)
         };
         let refused = read("?text=a", &["", "x"]).await.unwrap_err();
         assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);

@@ -1,7 +1,7 @@
 //! The facade in front of instances that are scripted, over real sockets.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -168,6 +168,24 @@ impl Mailbox for Scripted {
     }
 }
 
+/// Identifiers that tell how many batches left before they were made.
+#[derive(Default)]
+pub(super) struct Counted {
+    batches: AtomicU64,
+    made: AtomicU64,
+}
+
+impl Identifiers for Counted {
+    fn make(&self) -> String {
+        let batches = self.batches.load(Ordering::SeqCst);
+        format!("{batches}-{}", self.made.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn batch_left(&self) {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// A facade and what is behind it.
 struct Setting {
     facade: Facade,
@@ -200,7 +218,10 @@ impl Setting {
     async fn new(mailbox: Scripted, instances: Known) -> Setting {
         let (facade, mailbox) = (Facade::default(), Arc::new(mailbox));
         let (tell, registry) = Told::of(instances);
-        facade.open(Followed::fixed(mailbox.clone()), &registry).await;
+        let identifiers = Arc::new(Counted::default());
+        facade
+            .open(Followed::fixed(mailbox.clone()), &registry, identifiers)
+            .await;
         Setting {
             facade,
             mailbox,

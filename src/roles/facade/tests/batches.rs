@@ -111,6 +111,24 @@ async fn posts_that_come_together_are_logged_and_handed_over_together_and_answer
 }
 
 #[tokio::test]
+async fn identifiers_are_made_for_the_batch_that_leaves_next() {
+    let good = peer("good", logged()).await;
+    let setting = Setting::logging(Scripted::default(), &[&good]).await;
+    let batch_of = |answer: &Answered| {
+        let answer = answer.json();
+        let (batch, _) = answer["identifier"].as_str().unwrap().split_once('-').unwrap();
+        batch.parse::<usize>().unwrap()
+    };
+    for batch in 0..3 {
+        assert_eq!(batch_of(&setting.post("alone").await), batch);
+    }
+    let together = post_all(&setting, &texts("text", 50)).await;
+    let last = together.iter().map(batch_of).max();
+    assert!(last < Some(3 + good.seen().len()), "{last:?}");
+    assert!(together.iter().map(batch_of).all(|batch| batch >= 3));
+}
+
+#[tokio::test]
 async fn a_request_and_a_batch_have_at_most_1024_messages() {
     let good = peer("good", logged()).await;
     let setting = Setting::logging(Scripted::default(), &[&good]).await;
@@ -472,13 +490,10 @@ async fn a_batch_stays_with_its_mailbox_and_the_next_one_goes_to_the_one_that_is
     let (_registry, registry) = Told::of(vec![(LOGGING_SERVICE, good.instance.clone())]);
     let service = Service::follow(registry, LOGGING_SERVICE);
     assert!(service.discovery.first(SOON).await);
-    let delivery = Delivery::new(Client::new(), service, named);
+    let delivery = Delivery::new(Client::new(), service, named, Arc::new(Counted::default()));
     let deliver = async |text: &str| {
-        let message = crate::message::Message {
-            identifier: format!("of {text}"),
-            text: text.to_owned(),
-        };
-        delivery.deliver(Posted { message, key: None }).await
+        let (text, key) = (text.to_owned(), None);
+        delivery.deliver(Posted { text, key }).await
     };
     let texts = |mailbox: &Scripted| -> Vec<Vec<String>> {
         let batches = mailbox.offered.lock().unwrap();
