@@ -13,19 +13,14 @@ use super::deadline::Deadline;
 use super::error::Result;
 use super::invocation::Shared;
 use super::listener::{Listener, Registration};
+use super::message::{Incoming, Request};
 use super::partition::partition_id;
 
-/// Partitions that [`Map::entries`] reads at a time.
+/// Partitions that [`Map::entries`] and [`Map::keys`] read at a time.
 const PARTITIONS_AT_A_TIME: usize = 4;
 
-/// What [`Map::entries`] aims at for the size of one batch, in bytes.
+/// What they aim at for the size of one batch, in bytes.
 const BATCH_BYTES: usize = 256 * 1024;
-
-/// Entries in the first batch of a partition, before their size is known.
-const FIRST_BATCH: i32 = 16;
-
-/// Most entries in one batch.
-const MAX_BATCH: i32 = 1000;
 
 /// A distributed map (`IMap`). Clones are handles to the same map.
 ///
@@ -201,9 +196,18 @@ impl Map {
     /// member meanwhile; one that is stored or removed meanwhile is handed out once or not at all. Each batch has the handle's
     /// deadline. After an error the stream ends.
     pub fn entries(&self) -> impl Stream<Item = Result<Vec<(Data, Data)>>> + Send + '_ {
+        self.all_partitions()
+    }
+
+    /// All keys in bounded memory, as [`Map::entries`] hands out entries.
+    pub fn keys(&self) -> impl Stream<Item = Result<Vec<Data>>> + Send + '_ {
+        self.all_partitions()
+    }
+
+    fn all_partitions<T: Fetched>(&self) -> impl Stream<Item = Result<Vec<T>>> + Send + '_ {
         stream::once(async { self.shared.partition_count(Deadline::after(self.timeout)).await })
             .map_ok(|count| {
-                let partitions = stream::iter(0..count).map(|partition| Box::pin(self.entries_of(partition)));
+                let partitions = stream::iter(0..count).map(|partition| Box::pin(self.all_of(partition)));
                 partitions.flatten_unordered(PARTITIONS_AT_A_TIME)
             })
             .try_flatten()
@@ -214,15 +218,15 @@ impl Map {
             })
     }
 
-    fn entries_of(&self, partition: i32) -> impl Stream<Item = Result<Vec<(Data, Data)>>> + Send + '_ {
-        stream::try_unfold(Some(Cursor::new()), move |cursor| async move {
+    fn all_of<T: Fetched>(&self, partition: i32) -> impl Stream<Item = Result<Vec<T>>> + Send + '_ {
+        stream::try_unfold(Some(Cursor::new::<T>()), move |cursor| async move {
             let Some(mut cursor) = cursor else { return Ok(None) };
-            let request = map::fetch_entries_request(&self.name, partition, &cursor.pointers, cursor.batch)?;
-            let (pointers, entries) = map::decode_fetch_entries(&self.shared.invoke(request, self.timeout).await?)?;
-            let next = cursor.advance(pointers, &entries).then_some(cursor);
-            Ok(Some((entries, next)))
+            let request = T::request(&self.name, partition, &cursor.pointers, cursor.batch)?;
+            let (pointers, batch) = T::decode(&self.shared.invoke(request, self.timeout).await?)?;
+            let next = cursor.advance(pointers, &batch).then_some(cursor);
+            Ok(Some((batch, next)))
         })
-        .try_filter(|entries| future::ready(!entries.is_empty()))
+        .try_filter(|batch| future::ready(!batch.is_empty()))
     }
 
     /// Number of entries.
@@ -273,6 +277,59 @@ impl Map {
     }
 }
 
+/// What can be read batch by batch.
+trait Fetched: Sized + Send + 'static {
+    /// How many are in the first batch of a partition, before their size is known.
+    const FIRST_BATCH: i32;
+
+    /// Most in one batch.
+    const MAX_BATCH: i32;
+
+    fn request(name: &str, partition: i32, pointers: &IterationPointers, batch: i32) -> Result<Request>;
+
+    fn decode(answer: &Incoming) -> Result<(IterationPointers, Vec<Self>)>;
+
+    /// How many bytes it has.
+    fn size(&self) -> usize;
+}
+
+/// A key.
+impl Fetched for Data {
+    const FIRST_BATCH: i32 = 1000;
+    const MAX_BATCH: i32 = 5000;
+
+    fn request(name: &str, partition: i32, pointers: &IterationPointers, batch: i32) -> Result<Request> {
+        map::fetch_keys_request(name, partition, pointers, batch)
+    }
+
+    fn decode(answer: &Incoming) -> Result<(IterationPointers, Vec<Self>)> {
+        map::decode_fetch_keys(answer)
+    }
+
+    fn size(&self) -> usize {
+        self.as_bytes().len()
+    }
+}
+
+/// An entry.
+impl Fetched for (Data, Data) {
+    const FIRST_BATCH: i32 = 16;
+    const MAX_BATCH: i32 = 1000;
+
+    fn request(name: &str, partition: i32, pointers: &IterationPointers, batch: i32) -> Result<Request> {
+        map::fetch_entries_request(name, partition, pointers, batch)
+    }
+
+    fn decode(answer: &Incoming) -> Result<(IterationPointers, Vec<Self>)> {
+        map::decode_fetch_entries(answer)
+    }
+
+    fn size(&self) -> usize {
+        let (key, value) = self;
+        key.size().saturating_add(value.size())
+    }
+}
+
 /// How far one partition has been read.
 #[derive(Debug)]
 struct Cursor {
@@ -281,22 +338,19 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn new() -> Self {
+    fn new<T: Fetched>() -> Self {
         Self {
             pointers: IterationPointers::start(),
-            batch: FIRST_BATCH,
+            batch: T::FIRST_BATCH,
         }
     }
 
     /// Moves behind a batch. Returns whether there is more.
-    fn advance(&mut self, pointers: IterationPointers, entries: &[(Data, Data)]) -> bool {
-        let bytes: usize = entries
-            .iter()
-            .map(|(key, value)| key.as_bytes().len() + value.as_bytes().len())
-            .sum();
-        if let Some(mean) = bytes.checked_div(entries.len()) {
-            let fitting = i32::try_from(BATCH_BYTES / mean.max(1)).unwrap_or(MAX_BATCH);
-            self.batch = fitting.clamp(1, MAX_BATCH);
+    fn advance<T: Fetched>(&mut self, pointers: IterationPointers, batch: &[T]) -> bool {
+        let bytes: usize = batch.iter().map(T::size).sum();
+        if let Some(mean) = bytes.checked_div(batch.len()) {
+            let fitting = i32::try_from(BATCH_BYTES / mean.max(1)).unwrap_or(T::MAX_BATCH);
+            self.batch = fitting.clamp(1, T::MAX_BATCH);
         }
         self.pointers = pointers;
         !self.pointers.is_at_end()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use svc::hazelcast::{Client, Config, Data, ItemEvent, Json, Kind, Map, Notice, Queue, Routing, Value};
+use svc::hazelcast::{Client, Config, Data, ItemEvent, Json, Kind, Map, Notice, Queue, Routing, ToData, Value};
 use uuid::Uuid;
 
 use crate::support::engines::{Cluster, Engine, Engines, Options};
@@ -156,6 +156,30 @@ async fn entries_are_streamed_whole_and_once_in_small_batches() {
         .collect();
     assert_eq!(read.len(), entries.len());
     assert_eq!(read.into_iter().collect::<BTreeMap<_, _>>(), entries);
+}
+
+#[tokio::test]
+async fn keys_are_streamed_once_in_bounded_batches() {
+    let map = map().await;
+    assert!(map.keys().try_collect::<Vec<_>>().await.unwrap().is_empty());
+    // More than a first batch in each partition, and a key that is no text.
+    let keys: BTreeSet<String> = (0..350_000).map(|n| format!("{n:_>30}")).collect();
+    for some in keys.iter().collect::<Vec<_>>().chunks(50_000) {
+        map.put_all(some.iter().map(|&key| (key, ""))).await.unwrap();
+    }
+    map.set(&7_i32, "").await.unwrap();
+
+    let batches: Vec<Vec<Data>> = map.keys().try_collect().await.unwrap();
+    let sizes = batches
+        .iter()
+        .map(|batch| batch.iter().map(|key| key.as_bytes().len()).sum::<usize>());
+    assert!(sizes.max().unwrap() < 512 * 1024, "a batch is bounded");
+    assert!(batches.len() > 271, "a partition comes in batches");
+    let (texts, others): (Vec<_>, Vec<_>) = batches.iter().flatten().partition(|key| key.as_str().is_some());
+    assert_eq!((texts.len(), others), (keys.len(), vec![&7_i32.to_data()]));
+    let texts: BTreeSet<String> = texts.into_iter().map(|key| text(Some(key.clone())).unwrap()).collect();
+    assert!(texts == keys);
+    map.clear().await.unwrap();
 }
 
 /// Backups make up for one member at a time, so that nothing is lost meanwhile.

@@ -28,6 +28,7 @@ const ENTRY_SET: Operation = Operation::new("Map.EntrySet", 0x01_2500, Retry::Al
 const SIZE: Operation = Operation::new("Map.Size", 0x01_2A00, Retry::Always);
 const PUT_ALL: Operation = Operation::new("Map.PutAll", 0x01_2C00, Retry::IfRedo);
 const CLEAR: Operation = Operation::new("Map.Clear", 0x01_2D00, Retry::IfRedo);
+const FETCH_KEYS: Operation = Operation::new("Map.FetchKeys", 0x01_3700, Retry::Always);
 const FETCH_ENTRIES: Operation = Operation::new("Map.FetchEntries", 0x01_3800, Retry::Always);
 
 /// Message type of the event that [`decode_partition_lost_event`] reads.
@@ -239,6 +240,24 @@ impl IterationPointers {
     }
 }
 
+/// `Map.yaml`, 1.55 `fetchKeys`: about `batch` keys of a partition, from where `pointers` stand.
+pub(crate) fn fetch_keys_request(
+    name: &str,
+    partition_id: i32,
+    pointers: &IterationPointers,
+    batch: i32,
+) -> Result<Request> {
+    fetch(&FETCH_KEYS, name, partition_id, pointers, batch)
+}
+
+/// Where the next batch starts, and this one's keys.
+pub(crate) fn decode_fetch_keys(incoming: &Incoming) -> Result<(IterationPointers, Vec<Data>)> {
+    FETCH_KEYS.decode(incoming, |parameters| {
+        let pointers = int_pair_list(&mut parameters.frames)?;
+        Ok((IterationPointers(pointers), data_list(&mut parameters.frames)?))
+    })
+}
+
 /// `Map.yaml`, 1.56 `fetchEntries`: about `batch` entries of a partition, from where `pointers` stand.
 pub(crate) fn fetch_entries_request(
     name: &str,
@@ -246,12 +265,7 @@ pub(crate) fn fetch_entries_request(
     pointers: &IterationPointers,
     batch: i32,
 ) -> Result<Request> {
-    FETCH_ENTRIES
-        .request(Route::Partition(partition_id))
-        .int(batch)
-        .string(name)
-        .int_pair_list(&pointers.0)
-        .build()
+    fetch(&FETCH_ENTRIES, name, partition_id, pointers, batch)
 }
 
 /// Where the next batch starts, and this one's entries.
@@ -260,6 +274,21 @@ pub(crate) fn decode_fetch_entries(incoming: &Incoming) -> Result<(IterationPoin
         let pointers = int_pair_list(&mut parameters.frames)?;
         Ok((IterationPointers(pointers), entry_list(&mut parameters.frames)?))
     })
+}
+
+fn fetch(
+    operation: &Operation,
+    name: &str,
+    partition_id: i32,
+    pointers: &IterationPointers,
+    batch: i32,
+) -> Result<Request> {
+    operation
+        .request(Route::Partition(partition_id))
+        .int(batch)
+        .string(name)
+        .int_pair_list(&pointers.0)
+        .build()
 }
 
 fn of_map(operation: &Operation, name: &str) -> Result<Request> {

@@ -62,6 +62,19 @@ pub(super) fn list(message_type: i32) -> Vec<u8> {
     made(message_type, 3, 0, &[], &frames)
 }
 
+pub(super) fn batch_of_keys(index: i32) -> Vec<u8> {
+    let key = key();
+    let pointers = [i32::MAX, 8, index, 16].map(i32::to_le_bytes).concat();
+    let frames = [
+        (0, pointers.as_slice()),
+        BEGIN,
+        (0, key.as_bytes()),
+        (0, key.as_bytes()),
+        END,
+    ];
+    made(0x01_3701, 3, 0, &[], &frames)
+}
+
 pub(super) fn batch(index: i32) -> Vec<u8> {
     let (key, value) = (key(), value());
     let pointers = [i32::MAX, 8, index, 16].map(i32::to_le_bytes).concat();
@@ -152,6 +165,7 @@ pub(super) fn all() -> Vec<Vec<u8>> {
         item_event(None, 2),
         entries(0x01_2301),
         list(0x03_0801),
+        batch_of_keys(-1),
         batch(-1),
         members_of_the_future(),
         acceptance_of_an_older_member(0, 271, Some(ID)),

@@ -165,6 +165,7 @@ enum Decoded {
     Value(Option<Data>),
     List(Vec<Data>),
     Entries(Vec<(Data, Data)>),
+    Keys(IterationPointers, Vec<Data>),
     Batch(IterationPointers, Vec<(Data, Data)>),
     Boolean(bool),
     Int(i32),
@@ -200,6 +201,10 @@ fn decode(incoming: &Incoming) -> Result<Decoded> {
         0x01_2401 => List(map::decode_values(incoming)?),
         0x01_2501 => Entries(map::decode_entry_set(incoming)?),
         0x01_2A01 => Int(map::decode_size(incoming)?),
+        0x01_3701 => {
+            let (pointers, keys) = map::decode_fetch_keys(incoming)?;
+            Decoded::Keys(pointers, keys)
+        }
         0x01_3801 => {
             let (pointers, entries) = map::decode_fetch_entries(incoming)?;
             Decoded::Batch(pointers, entries)

@@ -163,12 +163,19 @@ fn requests_without_a_capture_follow_the_definition() {
         &[name, begin, of_key, of_key, end],
     );
     assert_request(map::get_all_request("m", 9, &[]), 0x01_2300, &[], &[name, begin, end]);
-    assert_request(
-        map::fetch_entries_request("m", 9, &IterationPointers::start(), 500),
-        0x01_3800,
-        &500_i32.to_le_bytes(),
-        &[name, (0, b"\xFF\xFF\xFF\x7F\xFF\xFF\xFF\xFF")],
-    );
+    type Fetch = fn(&str, i32, &IterationPointers, i32) -> Result<Request>;
+    let fetches: [(Fetch, i32); 2] = [
+        (map::fetch_keys_request, 0x01_3700),
+        (map::fetch_entries_request, 0x01_3800),
+    ];
+    for (fetch, message_type) in fetches {
+        assert_request(
+            fetch("m", 9, &IterationPointers::start(), 500),
+            message_type,
+            &500_i32.to_le_bytes(),
+            &[name, (0, b"\xFF\xFF\xFF\x7F\xFF\xFF\xFF\xFF")],
+        );
+    }
     assert_request(
         map::add_partition_lost_listener_request("m", true),
         0x01_1B00,
@@ -269,6 +276,7 @@ fn what_takes_items_or_belongs_to_a_connection_is_never_repeated_and_writes_only
                 map::values_request("m"),
                 map::entry_set_request("m"),
                 map::size_request("m"),
+                map::fetch_keys_request("m", 0, &start, 1),
                 map::fetch_entries_request("m", 0, &start, 1),
                 queue::size_request("q"),
                 queue::peek_request("q"),

@@ -226,6 +226,8 @@ fn an_iteration_ends_where_the_last_pointer_is_negative() {
         let (pointers, entries) = map::decode_fetch_entries(&read_one(&messages::batch(index))).unwrap();
         assert_eq!(pointers.is_at_end(), is_at_end, "{index}");
         assert_eq!(entries, [(key(), value())]);
+        let of_keys = map::decode_fetch_keys(&read_one(&messages::batch_of_keys(index))).unwrap();
+        assert_eq!(of_keys, (pointers.clone(), vec![key(), key()]));
         // What came goes back as it was.
         let request = map::fetch_entries_request("m", 0, &pointers, 1).unwrap();
         let sent = [i32::MAX, 8, index, 16].map(i32::to_le_bytes).concat();
