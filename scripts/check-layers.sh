@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Holds the direction of dependencies: main → roles → {config, registration, discovery, batch, http, engine} → {hazelcast, message}. Nothing points back.
+# Holds the direction of dependencies: main → roles → {config, registration, discovery, http, engine} → {batch, hazelcast, message}. Nothing points back.
 # usage: scripts/check-layers.sh; exits 1 and names each line that points the wrong way.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,7 +12,7 @@ batch:
 wait:
 shutdown:
 telemetry:
-engine: engine hazelcast message
+engine: batch engine hazelcast message
 config: engine wait
 discovery: engine
 registration: engine

@@ -2,6 +2,7 @@
 //!
 //! Anybody may write there, so all of it is read as what a stranger wrote.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -10,7 +11,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize as DeriveDeserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Batch, MAX_BATCH_BYTES};
+use super::page::Lowest;
+use super::{Batch, DeliveredMessage, MAX_BATCH_BYTES};
 use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES, Message};
 
 /// Longest reason, in characters: a parser's own may quote what it met.
@@ -125,27 +127,74 @@ pub(super) fn of_delivered(messages: &[Message], by: &str) -> serde_json::Result
     serde_json::to_string(&Entry { by, messages })
 }
 
-/// What was delivered, and by whom.
-pub(super) struct Delivered {
+/// What was delivered, and by whom. What is written without escapes is borrowed: a list is read in the time that it takes to
+/// look at it, and only what is kept of it is copied.
+#[derive(DeriveDeserialize)]
+pub(super) struct Delivered<'a> {
     /// Id of the instance that delivered.
-    pub(super) by: String,
-    /// What it delivered.
-    pub(super) messages: Vec<Message>,
+    #[serde(borrow)]
+    by: Cow<'a, str>,
+    #[serde(borrow)]
+    messages: Vec<Object<DeliveredText<'a>>>,
+}
+
+/// A message that was delivered.
+#[derive(PartialEq, Eq, DeriveDeserialize)]
+pub(super) struct DeliveredText<'a> {
+    #[serde(borrow)]
+    pub(super) identifier: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) text: Cow<'a, str>,
+}
+
+impl<'a> Delivered<'a> {
+    pub(super) fn messages(&self) -> impl Iterator<Item = &DeliveredText<'a>> {
+        self.messages.iter().map(|Object(message)| message)
+    }
+
+    /// Whether it has just these messages.
+    pub(super) fn has_just(&self, messages: &[Message]) -> bool {
+        let pairs = messages.iter().map(|message| (&*message.identifier, &*message.text));
+        self.messages()
+            .map(|message| (&*message.identifier, &*message.text))
+            .eq(pairs)
+    }
+
+    /// Whether it has the same messages as another one.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.messages == other.messages
+    }
+
+    /// This message of it, copied.
+    pub(super) fn copied(&self, message: &DeliveredText<'_>) -> DeliveredMessage {
+        DeliveredMessage {
+            message: Message {
+                identifier: message.identifier.to_string(),
+                text: message.text.to_string(),
+            },
+            by: self.by.to_string(),
+        }
+    }
+
+    /// All messages of it, copied.
+    pub(super) fn all_copied(&self) -> impl Iterator<Item = DeliveredMessage> {
+        self.messages().map(|message| self.copied(message))
+    }
+
+    /// Puts its messages on the page, as those of the batch of this id.
+    pub(super) fn put_on(&self, page: &mut Lowest<DeliveredMessage>, batch: &str) {
+        for message in self.messages() {
+            if page.takes(&message.identifier) {
+                page.put(&message.identifier, message.text.len(), batch, self.copied(message));
+            }
+        }
+    }
 }
 
 /// Reads what was delivered. `None` where it is anything else.
-pub(super) fn read_delivered(entry: &str) -> Option<Delivered> {
-    let Object(fields) = serde_json::from_str::<Object<DeliveredFields>>(entry).ok()?;
-    Some(Delivered {
-        by: fields.by,
-        messages: fields.messages.into_iter().map(|Object(message)| message).collect(),
-    })
-}
-
-#[derive(DeriveDeserialize)]
-struct DeliveredFields {
-    by: String,
-    messages: Vec<Object<Message>>,
+pub(super) fn read_delivered(entry: &str) -> Option<Delivered<'_>> {
+    let Object(delivered) = serde_json::from_str(entry).ok()?;
+    Some(delivered)
 }
 
 /// The key under which these bytes are set aside where they cannot be read.
@@ -154,6 +203,7 @@ pub(super) fn rejected_key(bytes: &[u8]) -> String {
 }
 
 /// A `T` that is written as a JSON object: what serde derives would take an array of the fields' values too.
+#[derive(PartialEq, Eq)]
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -274,10 +324,26 @@ mod tests {
         let messages = [message("1", "a"), message("2", "b")];
         let written = of_delivered(&messages, "me").unwrap();
         let read = read_delivered(&written).unwrap();
-        assert_eq!((read.by.as_str(), &read.messages[..]), ("me", &messages[..]));
+        assert!(read.has_just(&messages) && !read.has_just(&messages[1..]));
+        let expected = messages.map(|message| DeliveredMessage {
+            message,
+            by: "me".to_owned(),
+        });
+        assert_eq!(read.all_copied().collect::<Vec<_>>(), expected);
         for other in ["{}", r#"["me",[]]"#, r#"{"by":"me","messages":[["1","t"]]}"#] {
             assert!(read_delivered(other).is_none(), "{other}");
         }
+    }
+
+    #[test]
+    fn what_is_written_without_escapes_is_not_copied_where_it_is_looked_at() {
+        let written = of_delivered(&[message("1", "plain \u{1D11E}"), message("2", "a \"quote\"")], "me").unwrap();
+        let read = read_delivered(&written).unwrap();
+        let is_borrowed: Vec<bool> = read
+            .messages()
+            .map(|message| matches!(message.text, Cow::Borrowed(_)))
+            .collect();
+        assert_eq!(is_borrowed, [true, false]);
     }
 
     #[test]

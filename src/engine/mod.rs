@@ -9,18 +9,20 @@ mod hazelcast;
 mod identifiers;
 mod local;
 mod mailbox;
+mod page;
 mod registry;
 
 use std::fmt;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use crate::message::Message;
 
 pub use engines::{EngineOptions, Engines};
 pub use identifiers::Identifiers;
 pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered};
+pub use page::{ListPage, MAX_PAGE_MESSAGES, PAGE_TEXT_BYTES, PageRange};
 pub use registry::{Condition, Instance, Listed, Registration, Registry, rfc3339};
 
 /// An engine did not do what it was asked for: away, too slow, or refusing.
@@ -200,6 +202,15 @@ pub trait LogStore: Engine {
 
     /// All entries, part by part, in bounded memory. After an error the stream ends.
     fn all(&self) -> BoxStream<'_, Result<Page>>;
+
+    /// A page of the log, in bounded memory, however large the log is. What is appended before it is asked for is on the page
+    /// that its identifier belongs to.
+    ///
+    /// Unless the engine knows a shorter way, it goes through all entries.
+    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, Result<ListPage<Message>>> {
+        let parts = self.all().map_ok(|part| (part.messages, part.skipped)).boxed();
+        page::of_parts(range, parts, |message| message).boxed()
+    }
 
     /// Removes the entries of these identifiers, where there are any.
     fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, Result<()>>;

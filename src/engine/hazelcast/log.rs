@@ -1,21 +1,31 @@
 //! Adapter: the log in a Hazelcast map.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, join_all, try_join_all};
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use tokio::sync::Semaphore;
 
 use super::holders::Voucher;
+use super::scan::Scan;
 use super::{Cluster, OnCluster};
-use crate::engine::{Appended, IfPresent, LogStore, Page, Result};
+use crate::engine::page::Lowest;
+use crate::engine::{Appended, IfPresent, ListPage, LogStore, PAGE_TEXT_BYTES, Page, PageRange, Result};
 use crate::hazelcast::{self, Data, Map, Stored, ToData};
 use crate::message::Message;
+
+/// Texts of a page that are on their way at a time, and pages whose texts are: few enough for each text to have the largest size.
+const TEXTS_AT_A_TIME: usize = 16;
+const TEXTS_OF_PAGES: usize = 2;
 
 /// The log as entries identifier → text, both plain strings, so that other clients read and write the same ones.
 #[derive(Debug)]
 pub(in crate::engine) struct HazelcastLog {
     cluster: Cluster,
     map: Map,
+    scan: Scan<()>,
+    texts: Semaphore,
     voucher: Voucher,
 }
 
@@ -28,7 +38,14 @@ impl HazelcastLog {
         let cluster = Cluster::start(cluster_name, members, "svc logging".to_owned())?;
         let map = cluster.client.map(map_name);
         let voucher = Voucher::of(&cluster.client, map_name);
-        Ok(Self { cluster, map, voucher })
+        let looked_at = map.clone();
+        Ok(Self {
+            scan: Scan::by(move |pages| look_at_keys(looked_at.clone(), pages)),
+            texts: Semaphore::new(TEXTS_OF_PAGES),
+            cluster,
+            map,
+            voucher,
+        })
     }
 
     /// Those of one partition by one request.
@@ -75,6 +92,48 @@ impl HazelcastLog {
             }
         }
     }
+
+    /// The members know no order of keys, and an index of theirs would not outlive a value of another kind. So all keys are
+    /// looked at, and texts are asked for only of those on the page.
+    async fn read_page(&self, range: &PageRange) -> anyhow::Result<ListPage<Message>> {
+        let (identifiers, next) = self.scan.page(range).await?.into_identifiers();
+        let _room = self.texts.acquire().await?;
+        Ok(self.with_texts(identifiers, next).await?)
+    }
+
+    /// The page that has at most these identifiers. It ends before where their texts are too many bytes.
+    async fn with_texts(&self, identifiers: Vec<String>, next: Option<String>) -> hazelcast::Result<ListPage<Message>> {
+        let mut left = identifiers.len();
+        let texts = stream::iter(identifiers).map(|identifier| async move {
+            let text = self.map.get(&identifier).await?;
+            Ok::<_, hazelcast::Error>((identifier, text))
+        });
+        let mut texts = texts.buffered(TEXTS_AT_A_TIME);
+        let mut page = ListPage {
+            next,
+            ..ListPage::empty()
+        };
+        let mut bytes = 0_usize;
+        while let Some((identifier, text)) = texts.try_next().await? {
+            left = left.saturating_sub(1);
+            // One that was removed meanwhile is not there any more.
+            let Some(text) = text else { continue };
+            let Some(text) = text.as_str() else {
+                page.skipped = page.skipped.saturating_add(1);
+                continue;
+            };
+            bytes = bytes.saturating_add(text.len());
+            page.messages.push(Message {
+                identifier,
+                text: text.to_owned(),
+            });
+            if bytes >= PAGE_TEXT_BYTES && left > 0 {
+                page.next = page.messages.last().map(|message| message.identifier.clone());
+                break;
+            }
+        }
+        Ok(page)
+    }
 }
 
 impl OnCluster for HazelcastLog {
@@ -107,6 +166,11 @@ impl LogStore for HazelcastLog {
         Box::pin(pages)
     }
 
+    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, Result<ListPage<Message>>> {
+        let page = self.read_page(range);
+        Box::pin(async { page.await.map_err(|error| self.cluster.unavailable(error)) })
+    }
+
     fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, Result<()>> {
         let removed = try_join_all(identifiers.iter().map(|identifier| self.map.remove(identifier)));
         Box::pin(async { removed.await.map(drop).map_err(|error| self.cluster.unavailable(error)) })
@@ -115,6 +179,19 @@ impl LogStore for HazelcastLog {
     fn clear(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { self.map.clear().await.map_err(|error| self.cluster.unavailable(error)) })
     }
+}
+
+/// Puts all keys on the pages.
+async fn look_at_keys(map: Map, mut pages: Vec<Lowest<()>>) -> hazelcast::Result<Vec<Lowest<()>>> {
+    let mut keys = pin!(map.keys());
+    while let Some(keys) = keys.try_next().await? {
+        for identifier in keys.iter().filter_map(Data::as_str) {
+            for page in &mut pages {
+                page.put(identifier, 0, "", ());
+            }
+        }
+    }
+    Ok(pages)
 }
 
 fn page(entries: Vec<(Data, Data)>) -> Page {

@@ -1,19 +1,25 @@
 //! Adapter: the mailbox in a Hazelcast queue and two maps beside it.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use futures_util::future::{BoxFuture, try_join};
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::holders::Voucher;
+use super::scan::Scan;
 use super::whole::Whole;
 use super::{Cluster, OnCluster, item};
 use crate::engine::batch_json;
-use crate::engine::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered, Result};
+use crate::engine::page::Lowest;
+use crate::engine::{
+    Batch, DeliveredMessage, DeliveredPage, Item, ListPage, Looked, MAX_BATCH_BYTES, Mailbox, Offered, PageRange,
+    Result,
+};
 use crate::hazelcast::{self, Data, ItemEvent, Json, Map, Notice, Queue, ToData};
 
 /// How long a look may take, all that it asks of the cluster taken together.
@@ -30,6 +36,7 @@ pub(in crate::engine) struct HazelcastMailbox {
     queue: Queue,
     whole: Whole,
     delivered: Map,
+    scan: Scan<DeliveredMessage>,
     rejected: Map,
     voucher: Voucher,
 }
@@ -48,10 +55,13 @@ impl HazelcastMailbox {
     ) -> hazelcast::Result<Self> {
         let cluster = Cluster::start(cluster_name, members, format!("svc {role}"))?;
         let client = &cluster.client;
+        let delivered = client.map(format!("{queue_name}_delivered"));
+        let looked_at = delivered.clone();
         Ok(Self {
             queue: client.queue(queue_name),
             whole: Whole::default(),
-            delivered: client.map(format!("{queue_name}_delivered")),
+            delivered,
+            scan: Scan::by(move |pages| look_at_entries(looked_at.clone(), pages)),
             rejected: client.map(format!("{queue_name}_rejected")),
             voucher: Voucher::of(client, &format!("{queue_name}_delivered")),
             cluster,
@@ -125,7 +135,7 @@ impl HazelcastMailbox {
 
     /// An entry stands under the batch's id: the batch itself, or another one, which must not push this one out unseen.
     async fn settle(&self, batch: &Batch, standing: &Data) -> anyhow::Result<()> {
-        let is_same = item::read_delivered(standing).is_some_and(|entry| entry.messages == batch.messages);
+        let is_same = item::read_delivered(standing).is_some_and(|entry| entry.has_just(&batch.messages));
         if is_same {
             return Ok(());
         }
@@ -195,6 +205,10 @@ impl Mailbox for HazelcastMailbox {
         pages.boxed()
     }
 
+    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, Result<ListPage<DeliveredMessage>>> {
+        Box::pin(async { self.outcome(self.scan.page(range).await.map(Lowest::into_page)) })
+    }
+
     fn news(&self) -> BoxStream<'_, ()> {
         let hints = stream::unfold(self.queue.item_listener(), |mut listener| async {
             loop {
@@ -215,6 +229,25 @@ fn found(data: Data) -> Item {
     }
 }
 
+/// Puts all messages on the pages. The keys are ids of batches, and say nothing of the identifiers in them.
+async fn look_at_entries(
+    delivered: Map,
+    mut pages: Vec<Lowest<DeliveredMessage>>,
+) -> hazelcast::Result<Vec<Lowest<DeliveredMessage>>> {
+    let mut entries = pin!(delivered.entries());
+    while let Some(entries) = entries.try_next().await? {
+        for (key, value) in &entries {
+            let Some((batch, entry)) = key.as_str().zip(item::read_delivered(value)) else {
+                continue;
+            };
+            for page in &mut pages {
+                entry.put_on(page, batch);
+            }
+        }
+    }
+    Ok(pages)
+}
+
 fn page(entries: Vec<(Data, Data)>) -> DeliveredPage {
     let mut page = DeliveredPage::default();
     for (key, value) in entries {
@@ -222,11 +255,7 @@ fn page(entries: Vec<(Data, Data)>) -> DeliveredPage {
             page.skipped = page.skipped.saturating_add(1);
             continue;
         };
-        let messages = entry.messages.into_iter().map(|message| DeliveredMessage {
-            message,
-            by: entry.by.clone(),
-        });
-        page.messages.extend(messages);
+        page.messages.extend(entry.all_copied());
     }
     page
 }

@@ -5,6 +5,7 @@ mod identifiers;
 mod item;
 mod log;
 mod mailbox;
+mod scan;
 mod whole;
 
 use std::time::Duration;

@@ -9,10 +9,11 @@ use rusqlite::Connection;
 
 use super::part::Part;
 use super::store::{Kind, Space, Store, Writing, find};
-use crate::engine::{Appended, IfPresent, LogStore, Page, Result};
+use crate::engine::page::Lowest;
+use crate::engine::{Appended, IfPresent, ListPage, LogStore, Page, PageRange, Result};
 use crate::message::Message;
 
-/// Bounds of one page.
+/// Bounds of one part of all.
 const PAGE_ENTRIES: usize = 1000;
 const PAGE_BYTES: usize = 1024 * 1024;
 
@@ -29,10 +30,10 @@ impl LocalLog {
         }
     }
 
-    /// The page behind the identifier `after`, or the first one, and the last identifier on it where more may follow.
-    async fn page(&self, after: Option<Vec<u8>>) -> Result<(Page, Option<Vec<u8>>)> {
+    /// The part behind the identifier `after`, or the first one, and the last identifier of it where more may follow.
+    async fn part(&self, after: Option<Vec<u8>>) -> Result<(Page, Option<Vec<u8>>)> {
         let space = self.space.clone();
-        self.outcome(self.store.read(move |connection| page(connection, &space, after)).await)
+        self.outcome(self.store.read(move |connection| part(connection, &space, after)).await)
     }
 }
 
@@ -61,7 +62,7 @@ impl LogStore for LocalLog {
         Box::pin(async_stream::try_stream! {
             let mut after = None;
             loop {
-                let (page, last) = self.page(after).await?;
+                let (page, last) = self.part(after).await?;
                 yield page;
                 if last.is_none() {
                     break;
@@ -69,6 +70,15 @@ impl LogStore for LocalLog {
                 after = last;
             }
         })
+    }
+
+    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, Result<ListPage<Message>>> {
+        let page = async {
+            let (space, range) = (self.space.clone(), range.clone());
+            let read = self.store.read(move |connection| list_page(connection, &space, range));
+            self.outcome(read.await)
+        };
+        page.boxed()
     }
 
     fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, Result<()>> {
@@ -172,7 +182,7 @@ fn remove(writing: &mut Writing<'_>, space: &Space, identifiers: &[String]) -> r
     Ok(())
 }
 
-fn page(connection: &Connection, space: &Space, after: Option<Vec<u8>>) -> rusqlite::Result<(Page, Option<Vec<u8>>)> {
+fn part(connection: &Connection, space: &Space, after: Option<Vec<u8>>) -> rusqlite::Result<(Page, Option<Vec<u8>>)> {
     let mut page = Page::default();
     let Some(space) = find(connection, space)? else {
         return Ok((page, None));
@@ -200,6 +210,41 @@ fn page(connection: &Connection, space: &Space, after: Option<Vec<u8>>) -> rusql
         }
     }
     Ok((page, None))
+}
+
+/// The table is clustered by identifier, bytewise: only what is on the page is read, and one entry more.
+fn list_page(connection: &Connection, space: &Space, range: PageRange) -> rusqlite::Result<ListPage<Message>> {
+    let Some(space) = find(connection, space)? else {
+        return Ok(ListPage::empty());
+    };
+    let (comparison, after) = match &range.after {
+        Some(after) => (">", after.clone()),
+        None => (">=", String::new()),
+    };
+    let mut select = connection.prepare(&format!(
+        "SELECT identifier, text FROM log WHERE space = ?1 AND identifier {comparison} ?2 ORDER BY identifier"
+    ))?;
+    let mut rows = select.query((space, after))?;
+    let (mut lowest, mut skipped) = (Lowest::of(range), 0_u64);
+    while !lowest.is_full()
+        && let Some(row) = rows.next()?
+    {
+        let (identifier, text) = (row.get_ref(0)?.as_bytes()?, row.get_ref(1)?.as_bytes()?);
+        match (str::from_utf8(identifier), str::from_utf8(text)) {
+            (Ok(identifier), Ok(text)) => {
+                let message = Message {
+                    identifier: identifier.to_owned(),
+                    text: text.to_owned(),
+                };
+                lowest.put(identifier, text.len(), "", message);
+            }
+            _ => skipped = skipped.saturating_add(1),
+        }
+    }
+    Ok(ListPage {
+        skipped,
+        ..lowest.into_page()
+    })
 }
 
 #[cfg(test)]
@@ -295,5 +340,21 @@ mod tests {
         let (messages, skipped) = all(&log).await;
         assert_eq!(messages, [message("", "without an identifier"), message("1", "a")]);
         assert_eq!(skipped, 2);
+    }
+
+    #[tokio::test]
+    async fn entries_that_are_no_text_are_left_out_of_a_page_and_do_not_end_it() {
+        let folder = Folder::new();
+        let log = log(&folder);
+        append(&log, &[message("1", "a"), message("3", "c")], IfPresent::Replace).await;
+        let longer = format!("'2{}', 'too long'", "x".repeat(256));
+        for entry in ["'2', CAST(x'FF' AS TEXT)", "CAST(x'FF' AS TEXT), 'b'", &longer] {
+            let put = format!("INSERT INTO log (space, identifier, text) SELECT space, {entry} FROM log LIMIT 1");
+            folder.other_program().execute(&put, ()).unwrap();
+        }
+        let range = PageRange { after: None, limit: 2 };
+        let page = log.page(&range).await.unwrap();
+        assert_eq!(page.messages, [message("1", "a"), message("3", "c")]);
+        assert_eq!((page.skipped, page.next), (2, None));
     }
 }

@@ -11,11 +11,15 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 use tracing::warn;
 
+use super::by_identifier;
 use super::part::Part;
 use super::store::{Kind, Mark, Space, Store, Writing, find};
 use super::watch::Lookout;
 use crate::engine::batch_json::{self, read_delivered};
-use crate::engine::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered, Result};
+use crate::engine::{
+    Batch, DeliveredMessage, DeliveredPage, Item, ListPage, Looked, MAX_BATCH_BYTES, Mailbox, Offered, PageRange,
+    Result,
+};
 
 /// Batches that may wait. With more, a mailbox is full.
 const MOST_WAITING: i64 = 10_000;
@@ -23,7 +27,7 @@ const MOST_WAITING: i64 = 10_000;
 /// Most bytes of items that one look shows, unless it is one alone.
 const LOOK_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bounds of one page of what was delivered.
+/// Bounds of one part of all that was delivered.
 const PAGE_MESSAGES: usize = 1000;
 const PAGE_BYTES: usize = 1024 * 1024;
 
@@ -143,10 +147,26 @@ impl LocalMailbox {
         self.store.write(0, remove).await
     }
 
-    /// The page behind the batch `after`, or the first one, and the last batch on it where more may follow.
-    async fn page(&self, after: Option<Vec<u8>>) -> Result<(DeliveredPage, Option<Vec<u8>>)> {
+    /// The page of the list, once the index is whole.
+    async fn list_page(&self, range: &PageRange) -> anyhow::Result<ListPage<DeliveredMessage>> {
+        loop {
+            let (space, range) = (self.space.clone(), range.clone());
+            let read = self
+                .store
+                .read(move |connection| by_identifier::page(connection, &space, range));
+            if let Some(page) = read.await? {
+                return Ok(page);
+            }
+            self.store
+                .write(by_identifier::CATCH_UP_BYTES, by_identifier::catch_up)
+                .await?;
+        }
+    }
+
+    /// The part behind the batch `after`, or the first one, and the last batch of it where more may follow.
+    async fn part(&self, after: Option<Vec<u8>>) -> Result<(DeliveredPage, Option<Vec<u8>>)> {
         let space = self.space.clone();
-        self.outcome(self.store.read(move |connection| page(connection, &space, after)).await)
+        self.outcome(self.store.read(move |connection| part(connection, &space, after)).await)
     }
 }
 
@@ -175,7 +195,7 @@ impl Mailbox for LocalMailbox {
         Box::pin(async_stream::try_stream! {
             let mut after = None;
             loop {
-                let (page, last) = self.page(after).await?;
+                let (page, last) = self.part(after).await?;
                 yield page;
                 if last.is_none() {
                     break;
@@ -183,6 +203,10 @@ impl Mailbox for LocalMailbox {
                 after = last;
             }
         })
+    }
+
+    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, Result<ListPage<DeliveredMessage>>> {
+        Box::pin(async { self.outcome(self.list_page(range).await) })
     }
 
     fn news(&self) -> BoxStream<'_, ()> {
@@ -221,15 +245,19 @@ fn offer(writing: &mut Writing<'_>, space: &Space, item: &str) -> rusqlite::Resu
 /// Whether the batch is delivered; `false` where another one stands under its id.
 fn store(writing: &mut Writing<'_>, space: &Space, id: &str, entry: &str) -> rusqlite::Result<bool> {
     let space = writing.space(space)?;
-    let insert =
-        writing.statement("INSERT INTO delivered (space, batch, entry) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?;
-    if insert.execute((space, id, entry))? > 0 {
+    let insert = writing.statement(
+        "INSERT INTO delivered (space, batch, entry) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING RETURNING id",
+    )?;
+    let row = insert.query_row((space, id, entry), |row| row.get(0)).optional()?;
+    let delivered = read_delivered(entry);
+    if let Some(row) = row {
+        by_identifier::add(writing, space, row, delivered.as_ref())?;
         return Ok(true);
     }
     let standing = writing.statement("SELECT entry FROM delivered WHERE space = ?1 AND batch = ?2")?;
     standing.query_row((space, id), |row| {
         let standing = text(row.get_ref(0)?).and_then(read_delivered);
-        Ok(standing.is_some_and(|standing| read_delivered(entry).is_some_and(|new| new.messages == standing.messages)))
+        Ok(standing.is_some_and(|standing| delivered.is_some_and(|new| new.is_same(&standing))))
     })
 }
 
@@ -292,7 +320,7 @@ fn waiting(connection: &Connection, id: i64) -> rusqlite::Result<Option<(Vec<u8>
     found.optional()
 }
 
-fn page(
+fn part(
     connection: &Connection,
     space: &Space,
     after: Option<Vec<u8>>,
@@ -313,14 +341,7 @@ fn page(
         bytes = bytes.saturating_add(entry.as_bytes()?.len());
         entries = entries.saturating_add(1);
         match text(batch).and(text(entry)).and_then(read_delivered) {
-            Some(delivered) => {
-                let by = delivered.by;
-                let messages = delivered.messages.into_iter().map(|message| DeliveredMessage {
-                    message,
-                    by: by.clone(),
-                });
-                page.messages.extend(messages);
-            }
+            Some(delivered) => page.messages.extend(delivered.all_copied()),
             None => page.skipped = page.skipped.saturating_add(1),
         }
         if entries >= PAGE_MESSAGES || page.messages.len() >= PAGE_MESSAGES || bytes >= PAGE_BYTES {

@@ -8,6 +8,7 @@
 //!
 //! The first two are plain files, which cost nothing while nobody writes, and can be read and written by anybody.
 
+mod by_identifier;
 mod files;
 mod instance_file;
 mod log;

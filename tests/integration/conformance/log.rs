@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use svc::engine::{Appended, IfPresent, LogStore, Page, Standing};
+use svc::engine::{Appended, IfPresent, ListPage, LogStore, Page, PageRange, Standing};
 use svc::message::Message;
 
 use super::{Folder, cases, engines_in, patiently, ready, unique};
@@ -21,6 +21,12 @@ cases! { hazelcast folder: {
     outcomes_are_in_the_order_of_the_messages,
     of_ten_who_append_one_identifier_at_once_one_is_kept,
     all_shows_each_of_thousands_once,
+    pages_followed_to_the_end_show_each_once_in_the_order_of_the_bytes,
+    a_page_begins_behind_an_identifier_whether_or_not_that_is_there,
+    a_page_of_an_empty_log_is_empty_and_the_last,
+    a_page_ends_where_its_texts_have_a_mebibyte,
+    what_is_appended_behind_the_last_page_is_on_a_later_one_and_what_is_removed_on_none,
+    pages_that_are_asked_for_at_once_are_each_what_was_asked_for,
     a_log_that_was_cleared_is_empty_and_takes_messages_again,
     what_is_removed_is_gone_and_nothing_else,
     what_was_never_vouched_for_is_unknown_unless_nothing_can_be_lost,
@@ -247,6 +253,160 @@ async fn all_shows_each_of_thousands_once(own: Own) {
         .collect();
     assert!(own.all().await == expected);
     assert!(pages(&*own.log).await.len() > 1, "it comes in parts");
+}
+
+fn range(after: Option<&str>, limit: usize) -> PageRange {
+    PageRange {
+        after: after.map(str::to_owned),
+        limit,
+    }
+}
+
+async fn page(log: &dyn LogStore, after: Option<&str>, limit: usize) -> ListPage<Message> {
+    let range = range(after, limit);
+    let page = patiently(async || log.page(&range).await).await;
+    assert_eq!(page.skipped, 0);
+    assert!(page.messages.len() <= limit);
+    page
+}
+
+/// Identifiers on the page, and where the next one begins.
+async fn identifiers(log: &dyn LogStore, after: Option<&str>, limit: usize) -> (Vec<String>, Option<String>) {
+    let page = page(log, after, limit).await;
+    let identifiers = page.messages.into_iter().map(|message| message.identifier);
+    (identifiers.collect(), page.next)
+}
+
+async fn pages_followed_to_the_end_show_each_once_in_the_order_of_the_bytes(own: Own) {
+    let alike = [
+        "A",
+        "a",
+        "a ",
+        " a",
+        "aa",
+        "a\0",
+        "\0",
+        "\u{FF5E}",
+        "\u{1D11E}",
+        "%2B",
+        "+",
+        "ä",
+        "z",
+    ];
+    let mut messages: Vec<Message> = (0..1500)
+        .map(|n| message(format!("k{n}"), format!("text {n}")))
+        .collect();
+    messages.extend(alike.map(|identifier| message(identifier, format!("of {identifier}"))));
+    messages.push(message("\u{1D11E}".repeat(64), "the longest"));
+    own.append(&messages).await;
+    messages.sort_by(|a, b| a.identifier.as_bytes().cmp(b.identifier.as_bytes()));
+    for limit in [1000, 757, 250] {
+        let (mut followed, mut after) = (Vec::new(), None);
+        loop {
+            let page = page(&*own.log, after.as_deref(), limit).await;
+            followed.extend(page.messages);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+            assert_eq!(followed.len() % limit, 0, "a page is full where another one follows");
+        }
+        assert!(
+            followed == messages,
+            "{limit}: {} of {}",
+            followed.len(),
+            messages.len()
+        );
+    }
+}
+
+async fn a_page_begins_behind_an_identifier_whether_or_not_that_is_there(own: Own) {
+    own.append(&["a", "b", "d", "e"].map(|identifier| message(identifier, "t")))
+        .await;
+    for (after, limit, expected, next) in [
+        (None, 2, "ab", Some("b")),
+        (Some(""), 1, "a", Some("a")),
+        (Some("b"), 1, "d", Some("d")),
+        (Some("c"), 1, "d", Some("d")),
+        (Some("c"), 2, "de", None),
+        (Some("c"), 1000, "de", None),
+        (Some("d\0"), 1, "e", None),
+        (Some("e"), 1, "", None),
+        (Some("\u{10FFFF}"), 1, "", None),
+    ] {
+        let (found, found_next) = identifiers(&*own.log, after, limit).await;
+        assert_eq!(
+            (found.concat().as_str(), found_next.as_deref()),
+            (expected, next),
+            "{after:?} {limit}"
+        );
+    }
+}
+
+async fn a_page_of_an_empty_log_is_empty_and_the_last(own: Own) {
+    for after in [None, Some("a")] {
+        assert_eq!(identifiers(&*own.log, after, 1000).await, (vec![], None));
+    }
+    own.append(&[message("a", "t")]).await;
+    own.clear().await;
+    assert_eq!(identifiers(&*own.log, None, 1).await, (vec![], None));
+}
+
+async fn a_page_ends_where_its_texts_have_a_mebibyte(own: Own) {
+    let sizes = [("a", 300), ("b", 1024), ("c", 1024), ("d", 1023), ("e", 1), ("f", 0)];
+    let messages = sizes.map(|(identifier, kib)| message(identifier, "x".repeat(kib * 1024)));
+    own.append(&messages).await;
+    for (after, expected, next) in [
+        (None, "ab", Some("b")),
+        (Some("a"), "b", Some("b")),
+        (Some("b"), "c", Some("c")),
+        (Some("c"), "de", Some("e")),
+        (Some("d"), "ef", None),
+    ] {
+        let (found, found_next) = identifiers(&*own.log, after, 1000).await;
+        assert_eq!(
+            (found.concat().as_str(), found_next.as_deref()),
+            (expected, next),
+            "{after:?}"
+        );
+    }
+}
+
+async fn what_is_appended_behind_the_last_page_is_on_a_later_one_and_what_is_removed_on_none(own: Own) {
+    own.append(&["b", "d", "f"].map(|identifier| message(identifier, "t")))
+        .await;
+    let (first, next) = identifiers(&*own.log, None, 2).await;
+    assert_eq!(
+        (first, next.as_deref()),
+        (vec!["b".to_owned(), "d".to_owned()], Some("d"))
+    );
+    let another = own.another(&own.name).await;
+    append(
+        &*another,
+        &["a", "c", "e", "g"].map(|identifier| message(identifier, "t")),
+        IfPresent::Keep,
+    )
+    .await;
+    let gone = ["f".to_owned()];
+    patiently(async || another.remove(&gone).await).await;
+    let (second, next) = identifiers(&*own.log, next.as_deref(), 2).await;
+    assert_eq!((second, next), (vec!["e".to_owned(), "g".to_owned()], None));
+    own.append(&[message("e", "new")]).await;
+    assert_eq!(page(&*own.log, Some("d"), 1).await.messages, [message("e", "new")]);
+}
+
+async fn pages_that_are_asked_for_at_once_are_each_what_was_asked_for(own: Own) {
+    let messages: Vec<Message> = (0..300).map(|n| message(format!("{n:03}"), "t")).collect();
+    own.append(&messages).await;
+    let asked = (0..60).map(async |n| {
+        let (begin, limit) = (n * 5, n % 7 + 1);
+        let after = format!("{begin:03}");
+        let page = page(&*own.log, Some(&after), limit).await;
+        let end = 300.min(begin + 1 + limit);
+        assert_eq!(page.messages, messages[begin + 1..end], "{after} {limit}");
+        assert_eq!(page.next.is_some(), end < 300);
+    });
+    join_all(asked).await;
 }
 
 async fn a_log_that_was_cleared_is_empty_and_takes_messages_again(own: Own) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt};
-use svc::engine::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, Mailbox, Offered};
+use svc::engine::{Batch, DeliveredMessage, DeliveredPage, Item, ListPage, Looked, Mailbox, Offered, PageRange};
 use svc::message::Message;
 use tokio::time::timeout;
 
@@ -23,6 +23,10 @@ cases! { hazelcast folder: {
     another_content_under_the_id_of_a_delivered_batch_is_not_delivered,
     what_is_rejected_waits_until_it_is_removed_and_is_not_delivered,
     all_shows_each_of_thousands_of_deliveries_once,
+    pages_of_deliveries_followed_to_the_end_show_each_once_in_the_order_of_the_bytes,
+    a_page_of_deliveries_begins_behind_an_identifier_and_ends_at_its_bounds,
+    of_batches_with_the_same_identifier_the_first_by_its_id_is_on_the_page,
+    what_is_delivered_behind_the_last_page_is_on_a_later_one,
     a_batch_that_nobody_would_read_is_not_taken,
     another_process_sees_the_same_mailbox_and_no_other,
     news_come_of_what_is_put_in_by_whichever_process,
@@ -306,6 +310,130 @@ async fn all_shows_each_of_thousands_of_deliveries_once(own: Own) {
         identifiers,
         expected.map(|message| message.identifier.clone()).collect()
     );
+}
+
+async fn page(mailbox: &dyn Mailbox, after: Option<&str>, limit: usize) -> ListPage<DeliveredMessage> {
+    let range = PageRange {
+        after: after.map(str::to_owned),
+        limit,
+    };
+    let page = patiently(async || mailbox.page(&range).await).await;
+    assert_eq!(page.skipped, 0);
+    assert!(page.messages.len() <= limit);
+    page
+}
+
+/// A batch of these messages.
+fn batch_of(id: &str, messages: &[(&str, &str)]) -> Batch {
+    let messages = messages.iter().map(|(identifier, text)| Message {
+        identifier: (*identifier).to_owned(),
+        text: (*text).to_owned(),
+    });
+    Batch {
+        id: id.to_owned(),
+        messages: messages.collect(),
+    }
+}
+
+async fn pages_of_deliveries_followed_to_the_end_show_each_once_in_the_order_of_the_bytes(own: Own) {
+    // Each batch has messages from all over the list.
+    let mut expected = Vec::new();
+    for number in 0..40 {
+        let identifiers: Vec<String> = (0..40).map(|place| format!("k{}", place * 40 + number)).collect();
+        let messages: Vec<(&str, &str)> = identifiers
+            .iter()
+            .map(|identifier| (identifier.as_str(), "t \"\\"))
+            .collect();
+        let batch = batch_of(&format!("batch {}", 99 - number), &messages);
+        own.store(&batch, &format!("by-{}", number % 3)).await;
+        expected.extend(delivered(&batch, &format!("by-{}", number % 3)));
+    }
+    let odd =
+        ["\0", "a\0", "a", "A", "\u{FF5E}", "\u{1D11E}", "\"", "ä"].map(|identifier| (identifier, "\0 \u{1D11E}"));
+    let odd = batch_of("odd", &odd);
+    own.store(&odd, "by").await;
+    expected.extend(delivered(&odd, "by"));
+    expected.sort_by(|a, b| a.message.identifier.as_bytes().cmp(b.message.identifier.as_bytes()));
+    for limit in [1000, 333] {
+        let (mut followed, mut after) = (Vec::new(), None);
+        loop {
+            let page = page(&*own.mailbox, after.as_deref(), limit).await;
+            followed.extend(page.messages);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+            assert_eq!(followed.len() % limit, 0, "a page is full where another one follows");
+        }
+        assert!(
+            followed == expected,
+            "{limit}: {} of {}",
+            followed.len(),
+            expected.len()
+        );
+    }
+}
+
+async fn a_page_of_deliveries_begins_behind_an_identifier_and_ends_at_its_bounds(own: Own) {
+    for after in [None, Some("a")] {
+        let page = page(&*own.mailbox, after, 1000).await;
+        assert_eq!((page.messages, page.next), (vec![], None), "nothing was delivered");
+    }
+    let large = "x".repeat(1024 * 1024);
+    own.store(&batch_of("2", &[("e", "5"), ("a", "1"), ("f", "")]), "me")
+        .await;
+    own.store(&batch_of("1", &[("b", &large), ("d", &large)]), "me").await;
+    for (after, limit, expected, next) in [
+        (None, 1, "a", Some("a")),
+        (None, 1000, "ab", Some("b")),
+        (Some("b"), 1000, "d", Some("d")),
+        (Some("c"), 1000, "d", Some("d")),
+        (Some("d"), 1000, "ef", None),
+        (Some("d"), 2, "ef", None),
+        (Some("f"), 1, "", None),
+    ] {
+        let page = page(&*own.mailbox, after, limit).await;
+        let found: String = page.messages.iter().map(|found| &*found.message.identifier).collect();
+        assert_eq!(
+            (found.as_str(), page.next.as_deref()),
+            (expected, next),
+            "{after:?} {limit}"
+        );
+    }
+}
+
+async fn of_batches_with_the_same_identifier_the_first_by_its_id_is_on_the_page(own: Own) {
+    own.store(&batch_of("2", &[("a", "of 2"), ("c", "of 2")]), "me").await;
+    own.store(&batch_of("1", &[("a", "of 1"), ("a", "of 1 again")]), "me")
+        .await;
+    own.store(&batch_of("3", &[("a", "of 3"), ("b", "of 3")]), "me").await;
+    for limit in [1, 2, 3] {
+        let page = page(&*own.mailbox, None, limit).await;
+        let texts: Vec<&str> = page.messages.iter().map(|found| &*found.message.text).collect();
+        assert_eq!(texts, ["of 1", "of 3", "of 2"][..limit]);
+        assert_eq!(page.next.as_deref(), [Some("a"), Some("b"), None][limit - 1]);
+    }
+}
+
+async fn what_is_delivered_behind_the_last_page_is_on_a_later_one(own: Own) {
+    own.store(&batch_of("1", &[("b", "t"), ("d", "t"), ("f", "t")]), "me")
+        .await;
+    let first = page(&*own.mailbox, None, 2).await;
+    assert_eq!(first.next.as_deref(), Some("d"));
+    let another = own.another(&own.name).await;
+    store(
+        &*another,
+        &batch_of("2", &[("a", "t"), ("c", "t"), ("e", "t")]),
+        "other",
+    )
+    .await;
+    let second = page(&*own.mailbox, Some("d"), 2).await;
+    let found: Vec<(&str, &str)> = second
+        .messages
+        .iter()
+        .map(|found| (&*found.message.identifier, &*found.by))
+        .collect();
+    assert_eq!((found, second.next), (vec![("e", "other"), ("f", "me")], None));
 }
 
 async fn a_batch_that_nobody_would_read_is_not_taken(own: Own) {

@@ -49,6 +49,17 @@ const SCHEMA: &str = "
     ) STRICT;
 ";
 
+/// The index of `delivered` by identifier, and the last row of it that is in the index. A file that an earlier program made has
+/// neither until one that knows them opens it; a program that does not leaves them alone.
+const INDEX_SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS delivered_identifier (
+        space INTEGER NOT NULL, identifier TEXT NOT NULL, delivered INTEGER NOT NULL,
+        PRIMARY KEY (space, identifier, delivered)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS delivered_indexed (row INTEGER NOT NULL) STRICT;
+    INSERT INTO delivered_indexed (row) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM delivered_indexed);
+";
+
 /// Reads a little of every table, and so the root of each.
 const READ_ALL_TABLES: &str = "
     SELECT * FROM (SELECT id, kind || cluster || name FROM space LIMIT 1)
@@ -131,6 +142,7 @@ impl Database {
         check_header(path)?;
         let database = Self::connect(path)?;
         database.check_tables()?;
+        database.add_index().map_err(|error| explain(path, &error))?;
         // The write-ahead log may be new, and what is in it is on the disk only where its name is, too.
         let synced = path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
         synced.with_context(|| format!("the folder of {} cannot be written to the disk", path.display()))?;
@@ -190,6 +202,17 @@ impl Database {
             _ => explain(&self.path, &error),
         })?;
         self.allow_checkpoint()
+    }
+
+    /// Makes the tables of the index where they are missing.
+    fn add_index(&self) -> rusqlite::Result<()> {
+        let find = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'delivered_indexed')";
+        let is_there: bool = self.connection.query_row(find, (), |row| row.get(0))?;
+        if is_there {
+            return Ok(());
+        }
+        self.connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {INDEX_SCHEMA} COMMIT"))
     }
 
     /// The file is one of ours and to be put in order when it is closed.
@@ -273,7 +296,7 @@ fn create(path: &Path) -> anyhow::Result<()> {
     let write = || {
         let connection = Connection::open(&new)?;
         connection.execute_batch(&format!(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; BEGIN; {SCHEMA}
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; BEGIN; {SCHEMA} {INDEX_SCHEMA}
              PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT"
         ))?;
         connection.close().map_err(|(_, error)| error)
