@@ -79,39 +79,54 @@ where
 }
 
 /// Writes the items of a JSON array straight into a buffer that is used again and again.
-struct ArrayWriter {
+pub struct ArrayWriter {
     buffer: BytesMut,
     /// What stands before the next item: `[` first, then `,`.
     before_next: u8,
 }
 
 impl ArrayWriter {
-    fn new() -> ArrayWriter {
+    /// An array without items so far.
+    pub fn new() -> ArrayWriter {
         ArrayWriter {
             buffer: BytesMut::new(),
             before_next: b'[',
         }
     }
 
-    fn push(&mut self, item: &impl Serialize) -> Result<(), serde_json::Error> {
+    /// Adds an item.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written as JSON.
+    pub fn push(&mut self, item: &impl Serialize) -> Result<(), serde_json::Error> {
         self.buffer.put_u8(self.before_next);
         self.before_next = b',';
         serde_json::to_writer((&mut self.buffer).writer(), item)
     }
 
-    fn close(&mut self) {
+    /// Ends the array.
+    pub fn close(&mut self) {
         if self.before_next == b'[' {
             self.buffer.put_u8(b'[');
         }
         self.buffer.put_u8(b']');
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether there is enough for a piece.
+    pub fn is_full(&self) -> bool {
         self.buffer.len() >= PIECE_BYTES
     }
 
-    fn take(&mut self) -> Bytes {
+    /// What was written since the last time.
+    pub fn take(&mut self) -> Bytes {
         self.buffer.split().freeze()
+    }
+}
+
+impl Default for ArrayWriter {
+    fn default() -> ArrayWriter {
+        ArrayWriter::new()
     }
 }
 

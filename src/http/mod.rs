@@ -5,6 +5,7 @@
 //! - [`reply`]: what it is answered, and the one place that turns errors into a status and JSON.
 //! - [`body`]: the body of an answer: whole, or a list that is streamed in bounded memory.
 //! - [`elements`]: a list that another instance streams, read as it comes.
+//! - [`link`]: where the next page of a list is.
 //! - [`health`]: whether the process can take requests, for `GET /health`.
 //! - [`client`]: calls from one instance to another.
 //! - [`throttle`]: keeps what happens with every request from flooding the log.
@@ -19,6 +20,7 @@ pub mod client;
 mod connection;
 pub mod elements;
 pub mod health;
+pub mod link;
 pub mod reply;
 pub mod request;
 #[cfg(test)]

@@ -288,7 +288,12 @@ pub fn json_error(text: &str, cause: &serde_json::Error) -> HttpError {
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(raw: &str) -> Result<Query, HttpError> {
+    /// The parameters of a query as it stands in a URI.
+    ///
+    /// # Errors
+    ///
+    /// 400 where any of them is no valid percent-encoding of UTF-8.
+    pub fn parse(raw: &str) -> Result<Query, HttpError> {
         let pairs = raw.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((decode(name)?, decode(value)?))

@@ -8,6 +8,7 @@ mod instance;
 mod listing;
 pub mod logging;
 pub mod messages;
+mod page;
 pub mod populate_kv;
 mod repair;
 pub mod status;

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream::Stream;
-use hyper::{StatusCode, Uri};
+use hyper::StatusCode;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::tries::{MOST_ERROR_BYTES, Service, Tries, Try, describe_answer};
 use super::{DEADLINE, Parts};
 use crate::discovery::{Outcome, Pick};
+use crate::engine::PageRange;
 use crate::http::body::Broken;
 use crate::http::client::{Call, CallError, Client, Opened};
+use crate::http::link;
 use crate::http::reply::{self, HttpError, Reply};
 
 /// How long a list may stop in the middle. An instance gives its engine 4.3 s for each part.
@@ -20,6 +22,10 @@ const STALL_LIMIT: Duration = Duration::from_secs(6);
 
 /// How old the second list may be when its turn comes. An instance cuts off who takes nothing for 20 s.
 const STALE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long the first try for a page may take: an instance begins to answer when it has looked at all identifiers, twice where
+/// others asked before.
+const FIRST_PAGE_LIMIT: Duration = Duration::from_secs(3);
 
 /// `[[log…],[message…]]`, in bounded memory. Both lists have begun before the status line leaves.
 ///
@@ -41,7 +47,7 @@ fn pair(mut logs: List, source: Source, mut messages: List) -> impl Stream<Item 
             yield piece;
         }
         drop(logs);
-        if messages.opened_at.elapsed() > STALE_AFTER {
+        if messages.is_stale() {
             drop(messages);
             messages = source.open().await.inspect_err(log_broken)?;
         }
@@ -53,29 +59,58 @@ fn pair(mut logs: List, source: Source, mut messages: List) -> impl Stream<Item 
     }
 }
 
-fn log_broken(error: &impl std::fmt::Display) {
+pub(super) fn log_broken(error: &impl std::fmt::Display) {
     warn!(%error, "an answer was broken off: one of its lists could not be read to the end");
 }
 
-/// Where a list can be had.
-struct Source {
+/// Where a list can be had, or a page of one.
+pub(super) struct Source {
     client: Client,
     service: Service,
-    path: &'static str,
+    /// Path and query.
+    target: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    List,
+    Page,
 }
 
 impl Source {
-    fn new(client: &Client, service: &Service, path: &'static str) -> Source {
-        let (client, service) = (client.clone(), service.clone());
-        Source { client, service, path }
+    fn new(client: &Client, service: &Service, path: &str) -> Source {
+        Source {
+            client: client.clone(),
+            service: service.clone(),
+            target: path.to_owned(),
+            kind: Kind::List,
+        }
+    }
+
+    /// Where a page of the list at `path` can be had.
+    pub(super) fn page(client: &Client, service: &Service, path: &str, range: &PageRange) -> Source {
+        Source {
+            target: link::page(path, range.after.as_deref(), range.limit),
+            kind: Kind::Page,
+            ..Source::new(client, service, path)
+        }
+    }
+
+    fn tries(&self) -> Tries<'_> {
+        let tries = Tries::new(&self.service, Instant::now() + DEADLINE);
+        match self.kind {
+            Kind::List => tries,
+            Kind::Page => tries.never_others().with_first_limit(FIRST_PAGE_LIMIT),
+        }
     }
 
     /// The list from the first instance that begins to send it.
-    async fn open(&self) -> Result<List, HttpError> {
-        let mut tries = Tries::new(&self.service, Instant::now() + DEADLINE);
+    pub(super) async fn open(&self) -> Result<List, HttpError> {
+        let mut tries = self.tries();
         loop {
             let at = tries.next().await?;
-            debug!(instance = at.instance.id, path = self.path, "asking for a list");
+            debug!(instance = at.instance.id, target = self.target, "asking for a list");
             match self.open_at(at).await {
                 Ok(list) => return Ok(list),
                 Err(why) => tries.failed(why),
@@ -92,37 +127,69 @@ impl Source {
             Err(NotBegun::Call(error)) => Err(error),
         });
         match begun {
-            Ok((body, first)) => Ok(List::new(at.instance, body, first)),
+            Ok(begun) => Ok(List::new(at.instance, begun)),
             Err(NotBegun::Answered(_, why)) => Err(why),
             Err(NotBegun::Call(error)) => Err(error.to_string()),
         }
     }
 
-    /// Reads up to the first byte of the list.
-    async fn begin(&self, at: &Try) -> Result<(Opened, Option<Bytes>), NotBegun> {
+    /// Reads as far as it takes to see that it is what was asked for.
+    async fn begin(&self, at: &Try) -> Result<Begun, NotBegun> {
         let Try { instance, limit, .. } = at;
         let until = Instant::now() + *limit;
         let left = || until.saturating_duration_since(Instant::now());
+        let not = |why: &str| NotBegun::Answered(StatusCode::BAD_GATEWAY, format!("{}: {why}", instance.id));
         let mut call = Call::new(Bytes::new());
-        *call.uri_mut() = Uri::from_static(self.path);
+        let target = self.target.parse().map_err(|_| not("what is asked for is no URI"))?;
+        *call.uri_mut() = target;
         let mut body = self.client.open(instance, call, *limit).await?;
         if body.status != StatusCode::OK {
             let answer = body.whole(left(), MOST_ERROR_BYTES).await?;
             return Err(NotBegun::Answered(answer.status, describe_answer(instance, &answer)));
         }
+        let next_page = match self.kind {
+            Kind::List => None,
+            Kind::Page => link::next(&body.headers).map_err(|why| not(&why.to_string()))?,
+        };
+        let mut first = BytesMut::new();
         loop {
             let piece = body.piece(left()).await?;
-            match piece.as_deref().map(|piece| piece.trim_ascii_start().first()) {
-                Some(Some(b'[')) => return Ok((body, piece)),
-                // Nothing but space so far.
-                Some(None) => {}
+            first.extend_from_slice(piece.as_deref().unwrap_or_default());
+            match begins_as(self.kind, &first) {
+                Some(true) => break,
+                None if piece.is_some() && first.len() <= MOST_ERROR_BYTES => {}
                 _ => {
-                    let why = format!("{}: its answer is no JSON array", instance.id);
-                    return Err(NotBegun::Answered(StatusCode::BAD_GATEWAY, why));
+                    return Err(not(match self.kind {
+                        Kind::List => "its answer is no JSON array",
+                        Kind::Page => "its answer is no page of messages",
+                    }));
                 }
             }
         }
+        Ok(Begun {
+            body,
+            first: first.freeze(),
+            next_page,
+        })
     }
+}
+
+/// Whether what begins so is what was asked for; `None` where that cannot be told yet. An instance that knows no pages answers
+/// with the whole list, of texts.
+fn begins_as(kind: Kind, first: &[u8]) -> Option<bool> {
+    let mut bytes = first.iter().filter(|byte| !byte.is_ascii_whitespace());
+    let is_array = *bytes.next()? == b'[';
+    Some(match kind {
+        Kind::Page if is_array => matches!(bytes.next()?, b'{' | b']'),
+        _ => is_array,
+    })
+}
+
+/// What an instance begins to send.
+struct Begun {
+    body: Opened,
+    first: Bytes,
+    next_page: Option<String>,
 }
 
 /// Why an instance did not begin to send its list.
@@ -138,8 +205,8 @@ impl From<CallError> for NotBegun {
     }
 }
 
-/// A list that has begun.
-struct List {
+/// A list that has begun, or a page of one.
+pub(super) struct List {
     /// Counts as a request in flight there for as long as the list is read.
     instance: Pick,
     body: Opened,
@@ -148,21 +215,29 @@ struct List {
     /// The last byte that is no space.
     last_byte: u8,
     opened_at: Instant,
+    /// Of a page: after which identifier the next one begins, where there is one.
+    pub(super) next_page: Option<String>,
 }
 
 impl List {
-    fn new(instance: Pick, body: Opened, first: Option<Bytes>) -> List {
+    fn new(instance: Pick, begun: Begun) -> List {
         List {
             instance,
-            body,
-            first,
+            body: begun.body,
+            first: Some(begun.first),
             last_byte: 0,
             opened_at: Instant::now(),
+            next_page: begun.next_page,
         }
     }
 
+    /// Whether it has waited so long that its instance may soon cut it off.
+    pub(super) fn is_stale(&self) -> bool {
+        self.opened_at.elapsed() > STALE_AFTER
+    }
+
     /// The next piece, or `None` where the list is whole.
-    async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         let piece = match self.first.take() {
             Some(first) => Some(first),
             None => {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `POST /message?text=…`, or JSON `{"text":…}` | 201 `{"identifier":…,"text":…}`, once it is logged and handed over: see `deliver` |
 //! | `GET /messages` | 200 `[[text…],[text…]]`, all logs and all delivered messages, streamed |
+//! | `GET /messages?after=…&limit=N` | 200 `[[…],[…]]`, a page of each, whole messages in the order of identifiers, and `Link` to the next |
 //! | `GET /health` | 200 while it can take requests, also when something behind it is away, which shows in the body |
 
 mod budget;
@@ -12,6 +13,7 @@ mod deliver;
 mod lists;
 mod log;
 mod offer;
+mod pages;
 mod post;
 mod tries;
 
@@ -26,6 +28,7 @@ use self::post::Posted;
 use self::tries::Service;
 use super::followed::{Followed, MAILBOX};
 use super::instance::{self, Identity};
+use super::page;
 use super::{FACADE_SERVICE, LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::InstanceOptions;
 use crate::engine::{self, Engines, Identifiers, Mailbox, Registry};
@@ -117,7 +120,7 @@ impl Handler for Facade {
             .get()
             .ok_or_else(|| HttpError::unavailable("the mailbox is not open"))?;
         // For every path, also those that look at no parameter: what is malformed is not acted on.
-        request.query()?;
+        let query = request.query()?;
         match (request.path(), request.method()) {
             ("/message", &Method::POST) => {
                 let posted = Posted::read(&mut request).await?;
@@ -125,7 +128,10 @@ impl Handler for Facade {
                 Ok(reply::written_json(StatusCode::CREATED, message))
             }
             ("/message", _) => Err(HttpError::method_not_allowed("POST")),
-            ("/messages", &Method::GET) => lists::all(parts).await,
+            ("/messages", &Method::GET) => match page::asked(&query)? {
+                Some(range) => pages::page(parts, &range).await,
+                None => lists::all(parts).await,
+            },
             ("/messages", _) => Err(HttpError::method_not_allowed("GET, HEAD")),
             _ => Err(HttpError::not_found()),
         }

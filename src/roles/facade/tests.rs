@@ -21,6 +21,7 @@ use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 mod batches;
 mod budget;
 mod ejection;
+mod pages;
 
 const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 

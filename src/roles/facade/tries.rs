@@ -80,6 +80,8 @@ enum Others {
     Last,
     /// They are asked only where none of ours is known.
     Alone,
+    /// They are not asked.
+    Never,
 }
 
 /// One try: at this instance, within this time. Each clone counts as a request there.
@@ -136,6 +138,18 @@ impl<'a> Tries<'a> {
     /// Leaves instances of another origin out where any of ours is known.
     pub(super) fn ours_only(mut self) -> Tries<'a> {
         self.others = Others::Alone;
+        self
+    }
+
+    /// Leaves instances of another origin out.
+    pub(super) fn never_others(mut self) -> Tries<'a> {
+        self.others = Others::Never;
+        self
+    }
+
+    /// Gives the first try at an instance that is not ejected so much time, in place of [`FIRST_LIMIT`].
+    pub(super) fn with_first_limit(mut self, limit: Duration) -> Tries<'a> {
+        self.limit = limit;
         self
     }
 
@@ -219,7 +233,7 @@ impl<'a> Tries<'a> {
         let mut left_out = tried.clone();
         left_out.extend(others.iter().map(|other| other.id.as_str()));
         let pick = discovery.pick(&left_out);
-        if pick.is_none() && (self.others == Others::Last || ours.is_empty()) {
+        if pick.is_none() && (self.others == Others::Last || self.others == Others::Alone && ours.is_empty()) {
             return discovery.pick(&tried);
         }
         pick
@@ -229,6 +243,9 @@ impl<'a> Tries<'a> {
         let service = self.service.name;
         HttpError::unavailable(match &self.last {
             Some(last) => format!("no instance of {service} could do it {why}, at last {last}"),
+            None if self.others == Others::Never && self.service.has_others() => {
+                format!("no live instance of {service} is known but of another origin, which cannot do it")
+            }
             None => format!("no live instance of {service} is known"),
         })
     }

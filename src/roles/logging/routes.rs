@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /log`, one message or an array of them | 201, 207 where only a part could be stored: see `post` |
 //! | `GET /logs` | 200, all texts, streamed; with `?full=true` all messages |
+//! | `GET /logs?after=…&limit=N` | 200, a page of the messages in the order of their identifiers, and `Link` to the next one |
 //! | `DELETE /logs` | 200, and the log is empty; it is noted in the settings first, see `cleared` |
 //! | `GET /health` | 200 while it can take requests, also when the log store is away, which shows in the body |
 //!
@@ -20,7 +21,7 @@ use serde_json::{Map, Value, json};
 use super::cleared::ClearedAt;
 use super::post;
 use super::restore::Log;
-use crate::engine::{self, LogStore};
+use crate::engine::{self, LogStore, PageRange};
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
 use crate::http::server::Handler;
@@ -28,6 +29,7 @@ use crate::message::Message;
 use crate::roles::deadline::within;
 use crate::roles::followed::Slot;
 use crate::roles::listing::LeftOut;
+use crate::roles::page;
 use crate::roles::repair::{Side, Status};
 
 /// What all requests of an instance share.
@@ -61,6 +63,14 @@ impl Logging {
         reply::json_array(messages.map_ok(move |page| page.into_iter().map(text).collect::<Vec<String>>())).await
     }
 
+    /// `GET /logs?after=…&limit=N`: a page of the messages.
+    async fn page(&self, store: &dyn LogStore, range: &PageRange) -> Result<Reply, HttpError> {
+        store.check_readable()?;
+        let page = within(store, store.page(range)).await??;
+        LeftOut::of("the log", self.skipped.clone()).count(page.skipped);
+        page::answer("/logs", range, page).await
+    }
+
     /// `DELETE /logs`: noted first, or a log that is rebuilt would have again what was cleared.
     async fn clear(&self, store: &dyn LogStore) -> engine::Result<()> {
         store.check()?;
@@ -84,7 +94,13 @@ impl Handler for Logging {
         match (request.path(), request.method()) {
             ("/log", &Method::POST) => post::log(&*store, request).await,
             ("/log", _) => Err(HttpError::method_not_allowed("POST")),
-            ("/logs", &Method::GET) => self.list(store, query.flag("full")?).await,
+            ("/logs", &Method::GET) => {
+                let is_full = query.flag("full")?;
+                match page::asked(&query)? {
+                    Some(range) => self.page(&*store, &range).await,
+                    None => self.list(store, is_full).await,
+                }
+            }
             ("/logs", &Method::DELETE) => {
                 within(&*store, self.clear(&*store)).await??;
                 Ok(reply::json(StatusCode::OK, &json!({})))

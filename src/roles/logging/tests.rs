@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, LINK, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::super::followed::Followed;
@@ -239,6 +239,44 @@ async fn with_if_none_match_the_first_text_stays() {
     assert_eq!(refused.status(), 409);
     assert_eq!(body(refused).await["error"]["code"], "conflict");
     assert_eq!(router.text("a").as_deref(), Some("first"));
+}
+
+#[tokio::test]
+async fn a_page_has_whole_messages_and_a_link_to_the_next_one() {
+    let router = Router::new(MemoryStore::default());
+    assert_eq!(
+        router.post(array(&[("ä", "3"), ("b", "2"), ("a", "1")])).await.status(),
+        201
+    );
+    for (target, expected, link) in [
+        (
+            "/logs?limit=1",
+            array(&[("a", "1")]),
+            Some("</logs?after=a&limit=1>; rel=\"next\""),
+        ),
+        ("/logs?after=a", array(&[("b", "2"), ("ä", "3")]), None),
+        ("/logs?after=b&limit=1&full=true", array(&[("ä", "3")]), None),
+        ("/logs?after=%C3%A4", array(&[]), None),
+    ] {
+        let reply = router.get(target).await;
+        let given = reply.headers().get(LINK).map(|link| link.to_str().unwrap().to_owned());
+        assert_eq!((reply.status().as_u16(), given.as_deref()), (200, link), "{target}");
+        let expected: Value = serde_json::from_str(&expected).unwrap();
+        assert_eq!(body(reply).await, expected, "{target}");
+    }
+    for bad in ["limit=0", "limit=1001", "after=a&after=b"] {
+        assert_eq!(router.get(&format!("/logs?{bad}")).await.status(), 400, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_the_store_does_not_give_in_time_or_at_all_is_a_503() {
+    let hanging = MemoryStore {
+        hangs: true,
+        ..MemoryStore::default()
+    };
+    tokio::time::pause();
+    assert_eq!(Router::new(hanging).get("/logs?limit=1").await.status(), 503);
 }
 
 #[tokio::test]

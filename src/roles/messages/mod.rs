@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /messages` | 200, all texts, streamed; with `?full=true` all messages, each with the instance that delivered it |
+//! | `GET /messages?after=…&limit=N` | 200, a page of the messages in the order of their identifiers, and `Link` to the next one |
 //! | `GET /health` | 200 while it can take requests, also when the mailbox is away, which shows in the body |
 //!
 //! An instance holds no state: what it has delivered is in the mailbox, and what it was about to deliver still waits there.
@@ -31,11 +32,12 @@ use super::deadline::within;
 use super::followed::{MAILBOX, Slot};
 use super::instance::{self, Identity};
 use super::listing::LeftOut;
+use super::page;
 use super::repair::{OtherList, Peers, Repair, Side, Status};
 use super::{LOGGING_SERVICE, MESSAGES_SERVICE};
 use crate::cli::InstanceOptions;
 use crate::discovery::Discovery;
-use crate::engine::{self, DeliveredMessage, Engines, Mailbox};
+use crate::engine::{self, DeliveredMessage, Engines, ListPage, Mailbox, PageRange};
 use crate::http::health::Health;
 use crate::http::reply::{self, HttpError, Reply};
 use crate::http::request::Request;
@@ -139,6 +141,19 @@ impl Messages {
     }
 }
 
+/// `GET /messages?after=…&limit=N`: a page of the messages and who delivered them.
+async fn page(mailbox: &dyn Mailbox, range: &PageRange, skipped: Arc<AtomicU64>) -> Result<Reply, HttpError> {
+    mailbox.check_readable()?;
+    let page = within(mailbox, mailbox.page(range)).await??;
+    LeftOut::of("delivered messages", skipped).count(page.skipped);
+    let page = ListPage {
+        messages: listed(page.messages, Listed::from),
+        skipped: page.skipped,
+        next: page.next,
+    };
+    page::answer("/messages", range, page).await
+}
+
 /// A delivered message, as `?full=true` shows it.
 #[derive(Serialize)]
 struct Listed {
@@ -170,7 +185,13 @@ impl Handler for Messages {
         // For every path, also those that look at no parameter: what is malformed is not acted on.
         let query = request.query()?;
         match (request.path(), request.method()) {
-            ("/messages", &Method::GET) => self.list(mailbox, query.flag("full")?).await,
+            ("/messages", &Method::GET) => {
+                let is_full = query.flag("full")?;
+                match page::asked(&query)? {
+                    Some(range) => page(&*mailbox, &range, self.skipped.clone()).await,
+                    None => self.list(mailbox, is_full).await,
+                }
+            }
             ("/messages", _) => Err(HttpError::method_not_allowed("GET, HEAD")),
             _ => Err(HttpError::not_found()),
         }

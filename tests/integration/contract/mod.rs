@@ -12,6 +12,7 @@ mod health;
 mod keys;
 mod logging;
 mod messages;
+mod pages;
 mod unfinished;
 
 use crate::support::fleet::request;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::StatusCode;
-use hyper::header::{ALLOW, RETRY_AFTER};
+use hyper::header::{ALLOW, LINK, RETRY_AFTER};
 use serde_json::{Value, json};
 
 use super::super::*;
@@ -73,6 +73,39 @@ async fn the_list_has_what_all_instances_delivered() {
         6,
         "two entries, left out of three lists"
     );
+}
+
+#[tokio::test]
+async fn a_page_has_whole_messages_and_a_link_to_the_next_one() {
+    let messages = opened(&filled());
+    for (target, identifiers, link) in [
+        (
+            "/messages?limit=2",
+            vec!["1", "2"],
+            Some("</messages?after=2&limit=2>; rel=\"next\""),
+        ),
+        ("/messages?limit=2&after=2", vec!["3"], None),
+        ("/messages?after=1&full=false", vec!["2", "3"], None),
+        ("/messages?after=9", vec![], None),
+    ] {
+        let reply = ask(&messages, Method::GET, target).await;
+        let given = reply.headers().get(LINK).map(|link| link.to_str().unwrap().to_owned());
+        assert_eq!((reply.status(), given.as_deref()), (StatusCode::OK, link), "{target}");
+        let all = json!([
+            {"identifier": "1", "text": "text 1", "by": "a"},
+            {"identifier": "2", "text": "text 2", "by": "a"},
+            {"identifier": "3", "text": "text 3", "by": "b"},
+        ]);
+        let expected = all.as_array().unwrap().iter();
+        let expected: Vec<_> = expected
+            .filter(|listed| identifiers.iter().any(|id| listed["identifier"] == *id))
+            .collect();
+        assert_eq!(body(reply).await, json!(expected), "{target}");
+    }
+    for bad in ["limit=0", "limit=1001", "after=a&after=b"] {
+        let reply = ask(&messages, Method::GET, &format!("/messages?{bad}")).await;
+        assert_eq!(reply.status(), StatusCode::BAD_REQUEST, "{bad}");
+    }
 }
 
 #[tokio::test]
