@@ -101,7 +101,7 @@ async fn whole_whoever_answers(mixed: &Mixed, expected: &[String]) {
             let asked = output
                 .lines()
                 .skip(before)
-                .filter(|line| line.contains("path=\"/logs\""));
+                .filter(|line| line.contains("target=\"/logs\""));
             let asked: BTreeSet<String> = asked.map(|line| field(line, "instance").unwrap().to_owned()).collect();
             asked == ids && counted(&mixed.other, "GET /logs").await > there
         })

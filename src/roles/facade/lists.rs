@@ -101,7 +101,7 @@ impl Source {
         let tries = Tries::new(&self.service, Instant::now() + DEADLINE);
         match self.kind {
             Kind::List => tries,
-            Kind::Page => tries.never_others().with_first_limit(FIRST_PAGE_LIMIT),
+            Kind::Page => tries.for_page(FIRST_PAGE_LIMIT),
         }
     }
 

@@ -14,7 +14,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::engine::{Batch, DeliveredPage, Engine, Instance, Item, Listed, Looked, Offered, Registration, Unavailable};
+use crate::engine::{
+    Batch, DeliveredMessage, DeliveredPage, Engine, Instance, Item, ListPage, Listed, Looked, Offered, PageRange,
+    Registration, Unavailable,
+};
 use crate::http::request::BodyRoom;
 use crate::http::scripted::{Act, Peer, Seen, chunks, whole_in_chunks};
 
@@ -161,6 +164,10 @@ impl Mailbox for Scripted {
     }
 
     fn all(&self) -> BoxStream<'_, engine::Result<DeliveredPage>> {
+        unreachable!("the facade only offers")
+    }
+
+    fn page<'a>(&'a self, _: &'a PageRange) -> BoxFuture<'a, engine::Result<ListPage<DeliveredMessage>>> {
         unreachable!("the facade only offers")
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Service {
     pub(super) name: &'static str,
     pub(super) discovery: Discovery,
     pub(super) budget: Arc<Budget>,
+    /// That of pages, which may fail without anything else failing.
+    pub(super) page_budget: Arc<Budget>,
 }
 
 impl Service {
@@ -46,6 +48,7 @@ impl Service {
             name,
             discovery: Discovery::follow(registry, name),
             budget: Arc::new(Budget::new()),
+            page_budget: Arc::new(Budget::new()),
         }
     }
 
@@ -61,6 +64,7 @@ pub(super) struct Tries<'a> {
     service: &'a Service,
     deadline: Instant,
     others: Others,
+    is_page: bool,
     /// Whether there was a try already.
     has_begun: bool,
     /// Ids of those that were tried in this round.
@@ -91,15 +95,23 @@ pub(super) struct Try {
     pub(super) limit: Duration,
     /// Whether that is less than an instance should have, because the request's time is up then.
     is_cut_short: bool,
+    /// Whether it is asked for a page. It takes as long as its list is large, so one that is late or refused tells nothing of
+    /// what else the instance can do.
+    is_page: bool,
 }
 
 impl Try {
     /// Tells what the instance answered, or why there is no answer: who does not answer is ejected.
     pub(super) fn ended(&self, ended: Result<StatusCode, &CallError>) {
         let outcome = match ended {
-            Ok(status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Outcome::Unable,
+            Ok(status) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                if self.is_page {
+                    return;
+                }
+                Outcome::Unable
+            }
             Ok(_) => Outcome::Answered,
-            Err(error) if error.is_late() && self.is_cut_short => return,
+            Err(error) if error.is_late() && (self.is_cut_short || self.is_page) => return,
             Err(error) if error.is_too_long() => Outcome::Answered,
             Err(_) => Outcome::Failed,
         };
@@ -121,6 +133,7 @@ impl<'a> Tries<'a> {
             service,
             deadline,
             others: Others::Alike,
+            is_page: false,
             has_begun: false,
             tried: Vec::new(),
             limit: FIRST_LIMIT,
@@ -141,15 +154,12 @@ impl<'a> Tries<'a> {
         self
     }
 
-    /// Leaves instances of another origin out.
-    pub(super) fn never_others(mut self) -> Tries<'a> {
+    /// Those of a page: the first may take so long, in place of [`FIRST_LIMIT`], and instances of another origin, which know no
+    /// pages, are left out.
+    pub(super) fn for_page(mut self, first_limit: Duration) -> Tries<'a> {
         self.others = Others::Never;
-        self
-    }
-
-    /// Gives the first try at an instance that is not ejected so much time, in place of [`FIRST_LIMIT`].
-    pub(super) fn with_first_limit(mut self, limit: Duration) -> Tries<'a> {
-        self.limit = limit;
+        self.is_page = true;
+        self.limit = first_limit;
         self
     }
 
@@ -160,9 +170,14 @@ impl<'a> Tries<'a> {
     /// 503 where no instance is known; and with what the last one answered, where the time is up, or where so many
     /// requests fail that this one is not tried again: see [`Budget`].
     pub(super) async fn next(&mut self) -> Result<Try, HttpError> {
+        let budget = if self.is_page {
+            &self.service.page_budget
+        } else {
+            &self.service.budget
+        };
         if !self.has_begun {
-            self.service.budget.request();
-        } else if self.left() > Duration::ZERO && !self.service.budget.retry() {
+            budget.request();
+        } else if self.left() > Duration::ZERO && !budget.retry() {
             return Err(self.give_up("and too many requests fail for it to be tried again"));
         }
         self.has_begun = true;
@@ -177,6 +192,7 @@ impl<'a> Tries<'a> {
                     instance,
                     limit: limit.min(left),
                     is_cut_short: left < limit,
+                    is_page: self.is_page,
                 });
             }
             if self.tried.is_empty() {
@@ -207,8 +223,8 @@ impl<'a> Tries<'a> {
 
     fn limit_at(&mut self, instance: &Pick) -> Duration {
         match instance.trial() {
-            Some(ejections) => trial_limit(ejections),
-            None => {
+            Some(ejections) if !self.is_page => trial_limit(ejections),
+            _ => {
                 let limit = self.limit;
                 self.limit = limit.saturating_mul(2);
                 limit

@@ -108,6 +108,26 @@ async fn a_list_does_not_wait_twice_for_an_instance_that_hangs() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_late_or_refused_ejects_nobody_and_takes_no_try_from_a_post() {
+    for act in [Act::Hang, Act::json(503, "{}"), Act::json(200, "[\"a text\"]")] {
+        let bad = peer("bad", act).await;
+        let setting = Setting::logging(Scripted::default(), &[&bad]).await;
+        let Parts { client, logging, .. } = setting.parts();
+        let mut tries = Tries::new(logging, Instant::now() + SECOND).for_page(SECOND / 10);
+        for _ in 0..3 {
+            let at = tries.next().await.unwrap();
+            let called = client.call(&at.instance, Default::default(), at.limit, 9).await;
+            at.ended(called.as_ref().map(|answer| match answer.status {
+                StatusCode::OK => StatusCode::BAD_GATEWAY,
+                other => other,
+            }));
+            assert!(logging.discovery.ejected().is_empty());
+        }
+        assert_eq!(logging.budget.empty(), 512);
+    }
+}
+
+#[tokio::test]
 async fn silence_in_less_than_the_usual_time_ejects_nobody() {
     let (hung, good) = (peer("hung", Act::Hang).await, peer("good", logged()).await);
     let setting = Setting::logging(Scripted::default(), &[&hung, &good]).await;
