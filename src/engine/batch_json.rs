@@ -15,6 +15,9 @@ use super::page::Lowest;
 use super::{Batch, DeliveredMessage, MAX_BATCH_BYTES};
 use crate::message::{MAX_IDENTIFIER_BYTES, MAX_TEXT_BYTES, Message};
 
+/// Longest id of an instance in a delivered entry that is on a page, in bytes: a host name has at most 253.
+const MAX_BY_BYTES: usize = 512;
+
 /// Longest reason, in characters: a parser's own may quote what it met.
 const MAX_REASON_CHARS: usize = 300;
 
@@ -181,10 +184,14 @@ impl<'a> Delivered<'a> {
         self.messages().map(|message| self.copied(message))
     }
 
-    /// Puts its messages on the page, as those of the batch of this id.
+    /// Puts its messages on the page, as those of the batch of this id. What is longer than anything of ours can be is left out:
+    /// a page is kept whole.
     pub(super) fn put_on(&self, page: &mut Lowest<DeliveredMessage>, batch: &str) {
+        if batch.len() > MAX_IDENTIFIER_BYTES || self.by.len() > MAX_BY_BYTES {
+            return;
+        }
         for message in self.messages() {
-            if page.takes(&message.identifier) {
+            if page.takes(&message.identifier) && message.text.len() <= MAX_TEXT_BYTES {
                 page.put(&message.identifier, message.text.len(), batch, self.copied(message));
             }
         }

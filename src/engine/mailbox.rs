@@ -4,10 +4,10 @@
 //! two of the three, and the next one goes on; what is done twice changes nothing.
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 
-use super::page::{self, ListPage, PageRange};
+use super::page::{ListPage, PageRange};
 use super::{Engine, Result};
 use crate::message::Message;
 
@@ -91,13 +91,8 @@ pub trait Mailbox: Engine {
     fn all(&self) -> BoxStream<'_, Result<DeliveredPage>>;
 
     /// A page of what was delivered, in bounded memory, however much that is. Where batches have an identifier in common, the
-    /// message of the batch whose id comes first is on the page.
-    ///
-    /// Unless the engine knows a shorter way, it goes through all that was delivered.
-    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, Result<ListPage<DeliveredMessage>>> {
-        let parts = self.all().map_ok(|part| (part.messages, part.skipped)).boxed();
-        page::of_parts(range, parts, |delivered| &delivered.message).boxed()
-    }
+    /// message of the batch whose id comes first is on the page. What is no delivery is not counted.
+    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, Result<ListPage<DeliveredMessage>>>;
 
     /// Hints that something was put in. Some may be missing: look from time to time all the same.
     fn news(&self) -> BoxStream<'_, ()>;

@@ -15,13 +15,15 @@ mod registry;
 use std::fmt;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
-use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+use futures_util::stream::BoxStream;
 
 use crate::message::Message;
 
 pub use engines::{EngineOptions, Engines};
 pub use identifiers::Identifiers;
 pub use mailbox::{Batch, DeliveredMessage, DeliveredPage, Item, Looked, MAX_BATCH_BYTES, Mailbox, Offered};
+#[cfg(test)]
+pub(crate) use page::of_parts;
 pub use page::{ListPage, MAX_PAGE_MESSAGES, PAGE_TEXT_BYTES, PageRange};
 pub use registry::{Condition, Instance, Listed, Registration, Registry, rfc3339};
 
@@ -205,12 +207,7 @@ pub trait LogStore: Engine {
 
     /// A page of the log, in bounded memory, however large the log is. What is appended before it is asked for is on the page
     /// that its identifier belongs to.
-    ///
-    /// Unless the engine knows a shorter way, it goes through all entries.
-    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, Result<ListPage<Message>>> {
-        let parts = self.all().map_ok(|part| (part.messages, part.skipped)).boxed();
-        page::of_parts(range, parts, |message| message).boxed()
-    }
+    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, Result<ListPage<Message>>>;
 
     /// Removes the entries of these identifiers, where there are any.
     fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, Result<()>>;

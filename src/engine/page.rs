@@ -5,10 +5,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+#[cfg(test)]
 use futures_util::stream::{BoxStream, StreamExt};
 
+#[cfg(test)]
 use super::Result;
-use crate::message::{MAX_IDENTIFIER_BYTES, Message};
+use crate::message::MAX_IDENTIFIER_BYTES;
+#[cfg(test)]
+use crate::message::Message;
 
 /// Most messages on a page.
 pub const MAX_PAGE_MESSAGES: usize = 1000;
@@ -28,7 +32,7 @@ pub struct PageRange {
 /// A part of a list, in the order of the identifiers, bytewise; each identifier is there once.
 ///
 /// It ends at the limit that was asked for, at [`PAGE_TEXT_BYTES`] of texts, or with the list. What has an identifier of more
-/// than [`MAX_IDENTIFIER_BYTES`], which only other programs can have put there, is on no page.
+/// than [`MAX_IDENTIFIER_BYTES`], or anything else longer than it is here, is on no page: only other programs can have put it there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListPage<T> {
     /// The messages. Fewer than the limit say nothing of whether there are more: see `next`.
@@ -50,8 +54,9 @@ impl<T> ListPage<T> {
     }
 }
 
-/// A page of what comes part by part: each part is its messages, and how many entries of it were left out.
-pub(super) async fn of_parts<T>(
+/// A page of what comes part by part, for doubles: each part is its messages, and how many entries of it were left out.
+#[cfg(test)]
+pub(crate) async fn of_parts<T>(
     range: &PageRange,
     mut parts: BoxStream<'_, Result<(Vec<T>, u64)>>,
     message: fn(&T) -> &Message,

@@ -70,14 +70,20 @@ pub(super) fn catch_up(writing: &mut Writing<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The page; `None` where something is missing in the index.
+/// What a page has to show: all rows up to this one were delivered before it was asked for.
+pub(super) fn last_row(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT coalesce(max(id), 0) FROM delivered", (), |row| row.get(0))
+}
+
+/// The page; `None` where the index does not reach as far as the row `last`.
 pub(super) fn page(
     connection: &Connection,
     space: &Space,
     range: PageRange,
+    last: i64,
 ) -> rusqlite::Result<Option<ListPage<DeliveredMessage>>> {
-    let is_whole = "SELECT row >= (SELECT coalesce(max(id), 0) FROM delivered) FROM delivered_indexed";
-    if !connection.query_row(is_whole, (), |row| row.get(0))? {
+    let reaches = "SELECT row >= ?1 FROM delivered_indexed";
+    if !connection.query_row(reaches, [last], |row| row.get(0))? {
         return Ok(None);
     }
     let Some(space) = find(connection, space)? else {

@@ -147,13 +147,14 @@ impl LocalMailbox {
         self.store.write(0, remove).await
     }
 
-    /// The page of the list, once the index is whole.
+    /// The page of the list, once the index has all that is delivered now: others may deliver faster than it grows.
     async fn list_page(&self, range: &PageRange) -> anyhow::Result<ListPage<DeliveredMessage>> {
+        let last = self.store.read(by_identifier::last_row).await?;
         loop {
             let (space, range) = (self.space.clone(), range.clone());
             let read = self
                 .store
-                .read(move |connection| by_identifier::page(connection, &space, range));
+                .read(move |connection| by_identifier::page(connection, &space, range, last));
             if let Some(page) = read.await? {
                 return Ok(page);
             }

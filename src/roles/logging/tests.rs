@@ -10,7 +10,7 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONTENT_TYPE, IF_NONE_MATCH, LINK, RETRY_AFTER};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::super::followed::Followed;
 use super::cleared::ClearedAt;
 use super::routes::Logging;
-use crate::engine::{self, Appended, Engine, IfPresent, LogStore, Page, Unavailable};
+use crate::engine::{self, Appended, Engine, IfPresent, ListPage, LogStore, Page, PageRange, Unavailable};
 use crate::http::reply::{HttpError, Reply};
 use crate::http::request::{BodyRoom, Request};
 use crate::http::server::Handler;
@@ -147,6 +147,11 @@ impl LogStore for MemoryStore {
             pages.insert(0, Err(away));
         }
         stream::iter(pages).boxed()
+    }
+
+    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, engine::Result<ListPage<Message>>> {
+        let parts = self.all().map_ok(|part| (part.messages, part.skipped)).boxed();
+        engine::of_parts(range, parts, |message| message).boxed()
     }
 
     fn remove<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, engine::Result<()>> {

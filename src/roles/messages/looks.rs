@@ -57,15 +57,16 @@ impl<'a> Looks<'a> {
             sleep_until(soonest).await;
             return;
         };
-        let is_told = tokio::select! {
-            Some(()) = news.next() => true,
-            () = sleep_until(last + at_most) => false,
-        };
-        self.early = if is_told && Instant::now() < soonest {
-            self.early + 1
-        } else {
-            0
-        };
+        // Also where the round itself took longer than the gap: something was put in since its look.
+        let was_told = matches!(news.next().now_or_never(), Some(Some(())));
+        let is_told = was_told
+            || tokio::select! {
+                biased;
+                Some(()) = news.next() => true,
+                () = sleep_until(last + at_most) => false,
+            };
+        let is_early = was_told || is_told && Instant::now() < soonest;
+        self.early = if is_early { self.early.saturating_add(1) } else { 0 };
         if is_told {
             sleep_until(soonest).await;
         }

@@ -73,6 +73,9 @@ const READ_ALL_TABLES: &str = "
     UNION ALL SELECT * FROM (SELECT id, NULL FROM rejected WHERE space = 1 AND key = '' LIMIT 1)
 ";
 
+/// How long another process that has its turn is waited for, where tables are to be made.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// How long another program that locks the file is waited for. Our own processes take turns and do not meet there.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -117,7 +120,7 @@ impl Database {
     /// read or written.
     pub(super) fn open_or_create(path: &Path, turn: &Turn) -> anyhow::Result<Self> {
         if is_missing(path)? {
-            let Some(_turn) = turn.take_at_most(Duration::from_secs(4))? else {
+            let Some(_turn) = turn.take_at_most(CREATE_TIMEOUT)? else {
                 bail!("{}", turn.held_by_another());
             };
             // Another process may have been faster.
@@ -125,14 +128,14 @@ impl Database {
                 create(path)?;
             }
         }
-        Self::open(path)
+        Self::open(path, turn)
     }
 
     /// Opens the file at `path`, which is there.
     ///
     /// # Errors
     /// Those of [`Database::open_or_create`], and where there is no file.
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(path: &Path, turn: &Turn) -> anyhow::Result<Self> {
         if is_missing(path)? {
             bail!(
                 "{} was moved away or deleted while it is in use: put it back, or restart to begin with a new one",
@@ -142,7 +145,7 @@ impl Database {
         check_header(path)?;
         let database = Self::connect(path)?;
         database.check_tables()?;
-        database.add_index().map_err(|error| explain(path, &error))?;
+        database.add_index(turn)?;
         // The write-ahead log may be new, and what is in it is on the disk only where its name is, too.
         let synced = path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
         synced.with_context(|| format!("the folder of {} cannot be written to the disk", path.display()))?;
@@ -204,15 +207,20 @@ impl Database {
         self.allow_checkpoint()
     }
 
-    /// Makes the tables of the index where they are missing.
-    fn add_index(&self) -> rusqlite::Result<()> {
+    /// Makes the tables of the index where an earlier program made the file, and reads a little of each.
+    fn add_index(&self, turn: &Turn) -> anyhow::Result<()> {
+        let sqlite = |error| explain(&self.path, &error);
         let find = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'delivered_indexed')";
-        let is_there: bool = self.connection.query_row(find, (), |row| row.get(0))?;
-        if is_there {
-            return Ok(());
+        let is_there: bool = self.connection.query_row(find, (), |row| row.get(0)).map_err(sqlite)?;
+        if !is_there {
+            let Some(_turn) = turn.take_at_most(CREATE_TIMEOUT)? else {
+                bail!("{}", turn.held_by_another());
+            };
+            let add = format!("BEGIN IMMEDIATE; {INDEX_SCHEMA} COMMIT");
+            self.connection.execute_batch(&add).map_err(sqlite)?;
         }
-        self.connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {INDEX_SCHEMA} COMMIT"))
+        let read = "SELECT (SELECT count(*) FROM delivered_indexed), (SELECT min(space) FROM delivered_identifier)";
+        self.connection.query_row(read, (), |_| Ok(())).map_err(sqlite)
     }
 
     /// The file is one of ours and to be put in order when it is closed.

@@ -88,7 +88,7 @@ impl Writer {
     /// answered.
     fn reopen(&self, opened: &mut Option<Database>, is_synced: &mut bool) -> End {
         let open = || {
-            let database = Database::open(&self.shared.path)?;
+            let database = Database::open(&self.shared.path, &self.turn)?;
             if !*is_synced {
                 self.empty_log(&database)?;
             }

@@ -343,6 +343,18 @@ async fn under_load_it_is_told_of_nothing_and_looks_all_the_same_until_nothing_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_is_told_of_nothing_also_where_deliveries_take_longer_than_looks_are_apart() {
+    let mailbox = Scripted::new([]);
+    mailbox.state().store_takes = Duration::from_millis(30);
+    let _running = start(&mailbox, "a", &[]);
+    for n in 0..200 {
+        mailbox.put(batch(&n.to_string()));
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(mailbox.listeners(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_put_in_now_and_then_is_told_of() {
     let mailbox = Scripted::new([]);
     let _running = start(&mailbox, "a", &[]);

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::engine::{
-    self, Batch, DeliveredMessage, DeliveredPage, Engine, Item, Looked, Mailbox, Offered, Unavailable,
+    self, Batch, DeliveredMessage, DeliveredPage, Engine, Item, ListPage, Looked, Mailbox, Offered, PageRange,
+    Unavailable,
 };
 use crate::message::Message;
 
@@ -48,6 +50,8 @@ pub(super) struct State {
     pub(super) gated: HashSet<String>,
     /// Steps that were begun, in their order.
     pub(super) begun: Vec<String>,
+    /// How long it takes to store something.
+    pub(super) store_takes: Duration,
     /// When each look was.
     pub(super) looks: Vec<Instant>,
     /// Delivered entries that cannot be read.
@@ -197,6 +201,10 @@ impl Mailbox for Scripted {
     fn store<'a>(&'a self, batch: &'a Batch, by: &'a str) -> BoxFuture<'a, engine::Result<()>> {
         async {
             self.step("store", batch.id.as_bytes()).await?;
+            let takes = self.state().store_takes;
+            if takes > Duration::ZERO {
+                sleep(takes).await;
+            }
             let entry = (by.to_owned(), batch.messages.clone());
             self.state().delivered.entry(batch.id.clone()).or_insert(entry);
             Ok(())
@@ -247,6 +255,11 @@ impl Mailbox for Scripted {
             skipped: state.skipped,
         });
         stream::iter(pages.into_iter().map(Ok)).boxed()
+    }
+
+    fn page<'a>(&'a self, range: &'a PageRange) -> BoxFuture<'a, engine::Result<ListPage<DeliveredMessage>>> {
+        let parts = self.all().map_ok(|part| (part.messages, part.skipped)).boxed();
+        engine::of_parts(range, parts, |delivered| &delivered.message).boxed()
     }
 
     fn news(&self) -> BoxStream<'_, ()> {
