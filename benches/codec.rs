@@ -1,12 +1,13 @@
-//! How long it takes to make the bytes of a request, and to read those of an answer: `cargo bench --bench codec`.
+//! How long it takes to make the bytes of a request, to read those of an answer, and to bring a key into a partition:
+//! `cargo bench --bench codec`.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput};
-use svc::hazelcast::ToData;
 use svc::hazelcast::wire::{Reader, write_offer, write_set};
+use svc::hazelcast::{ToData, in_partition};
 
 /// An identifier, and a text of the length that everything is measured with.
 const KEY: &str = "01a21029-61c3-7010-98e4-a2c70e3b76a7";
@@ -15,6 +16,9 @@ const TEXT_BYTES: usize = 100;
 /// Messages of a batch in the queue, and entries of an answer.
 const BATCH: usize = 64;
 const ENTRIES: usize = 1000;
+
+/// Partitions of a cluster, unless it is told otherwise.
+const PARTITIONS: i32 = 271;
 
 /// Flags of a frame.
 const UNFRAGMENTED: u16 = 0xC000;
@@ -130,6 +134,17 @@ fn decode(c: &mut Criterion) {
     group.finish();
 }
 
+/// What a new identifier costs beside what it is made of. Each partition in turn, since the digits to try are more or fewer.
+fn partition(c: &mut Criterion) {
+    let mut partition = 0;
+    c.bench_function("identifier brought into a partition", |b| {
+        b.iter(|| {
+            partition = (partition + 1) % PARTITIONS;
+            in_partition(black_box(KEY), partition, PARTITIONS)
+        });
+    });
+}
+
 fn main() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_secs(1))
@@ -137,5 +152,6 @@ fn main() {
         .configure_from_args();
     encode(&mut criterion);
     decode(&mut criterion);
+    partition(&mut criterion);
     criterion.final_summary();
 }

@@ -10,7 +10,7 @@ SECTIONS='
 footprint  size of the executable, from start to ready, resident memory when idle
 posts      posts per second at 1, 16, 64 and 256 connections beside the floor, and what they cost
 growth     posts per second where many messages are stored already, beside the floor
-reads      how long GET /messages takes with many messages, and what it takes in memory
+reads      how long GET /messages takes with many messages, and a page of them, and what that takes in memory
 client     the client of this project beside the official Java client
 '
 section_names() { awk 'NF { print $1 }' <<<"$SECTIONS"; }
@@ -100,10 +100,23 @@ section_reads() {
                 --write-out '{"seconds":%{time_total},"first_byte_seconds":%{time_starttransfer},"bytes":%{size_download}}' \
                 "${FACADES[0]}/messages") || fail "GET /messages of $stored messages"
         done
-        record "{\"section\":\"reads\",\"round\":$1,\"stored\":$stored,\"reads\":[${times#,}],\
+        record "{\"section\":\"reads\",\"round\":$1,\"stored\":$stored,\"reads\":[${times#,}],\"pages\":[$(read_pages)],\
 \"resident_kb\":$before,\"peak_kb\":$(memory VmHWM)}"
     done
     store 0
+}
+
+# The first pages, each by the link of the one before: how long each took, and how many messages it had.
+read_pages() {
+    local target='/messages?limit=1000' page pages='' seconds
+    for ((page = 0; page < READS_OF_EACH; page++)); do
+        if [[ -z $target ]]; then break; fi
+        seconds=$(curl --silent --show-error --fail --max-time "$PATIENCE" --dump-header "$RUN/page.head" \
+            --output "$RUN/page.json" --write-out '%{time_total}' "${FACADES[0]}$target") || fail "GET $target"
+        pages+=",{\"seconds\":$seconds,\"messages\":$(grep --only-matching '"identifier":' "$RUN/page.json" | wc -l)}"
+        target=$(sed --quiet 's/^link: <\(.*\)>; rel="next".*$/\1/Ip' "$RUN/page.head")
+    done
+    printf '%s' "${pages#,}"
 }
 
 # --- the client ---
