@@ -22,7 +22,7 @@ const BUSY_AFTER: u32 = 10;
 const QUIET_AFTER: Duration = LOOK_EVERY;
 
 /// The time of each look. As long as little is put in, each is told of, and looked for at once. Under load that would cost
-/// the cluster more than the deliveries, and say what is known: then nobody is told, and looks are [`LOOK_GAP`] apart.
+/// the cluster much, and say what is known: then nobody is told, and looks are [`LOOK_GAP`] apart.
 pub(super) struct Looks<'a> {
     mailbox: &'a dyn Mailbox,
     /// Hints that something was put in. `None` under load.
