@@ -10,7 +10,7 @@ use tokio::task::{block_in_place, spawn_blocking};
 use uuid::Uuid;
 
 use crate::support::engines::Engines;
-use crate::support::fleet::{Fleet, Load, SOON, ask, clients, end, eventually};
+use crate::support::fleet::{CHECKED, Fleet, Load, SOON, ask, clients, end, eventually, eventually_within};
 use crate::support::process::{Svc, field};
 use crate::support::raw::Answer;
 use crate::support::{python, texts};
@@ -53,7 +53,7 @@ async fn start(program: &'static str, arguments: Vec<String>) -> (Svc, String) {
 /// Waits until each facade knows this instance.
 async fn wait_known(fleet: &Fleet, service: &str, id: &str) {
     for facade in &fleet.facades {
-        eventually("the facade knows the other instance", async || {
+        eventually_within(CHECKED, "the facade knows the other instance", async || {
             let health = ask(facade, "GET", "/health", "", "").await.json();
             health[service].as_array().unwrap().contains(&json!(id))
         })

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, block_in_place};
 
 use crate::support::agent::Agent;
 use crate::support::fake::Fake;
-use crate::support::fleet::{Fleet, Load, SOON, ask, ask_at, clients, end, eventually, eventually_within};
+use crate::support::fleet::{CHECKED, Fleet, Load, SOON, ask, ask_at, clients, end, eventually, eventually_within};
 use crate::support::hold::Hold;
 use crate::support::ports::registry;
 use crate::support::process::Svc;
@@ -173,7 +173,7 @@ async fn who_is_killed_and_started_again_at_its_port_is_whole_and_passes_at_once
     .await;
     let before = entries(agent);
     fleet.logging[0].kill();
-    eventually("who is dead is critical", async || {
+    eventually_within(CHECKED, "who is dead is critical", async || {
         agent.get("agent/checks")[&check]["Status"] == "critical" && agent.passing("logging-service").is_empty()
     })
     .await;

@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 use crate::support::agent::{Agent, Ports};
 use crate::support::command::{Ended, run, svc};
 use crate::support::fake::Fake;
-use crate::support::fleet::{Fleet, SOON, eventually};
+use crate::support::fleet::{CHECKED, Fleet, SOON, eventually, eventually_within};
 use crate::support::place::Kind;
 use crate::support::process::Svc;
 use crate::support::wait;
@@ -122,7 +122,7 @@ async fn all_instances_are_shown_with_how_they_are_and_since_when(kind: Kind) {
 
     let killed = id("logging-service", &fleet.logging[0]);
     block_in_place(|| fleet.logging[0].kill());
-    eventually("who was killed is critical", async || {
+    eventually_within(CHECKED, "who was killed is critical", async || {
         block_in_place(|| entry(options, &killed)).is_some_and(|entry| entry["health"] == "critical")
     })
     .await;

@@ -19,6 +19,11 @@ use super::ways::Ways;
 /// Longer than a start, a stop, or a delivery takes.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// Longer than Consul takes to show what one of its own checks found. If somebody registers at the moment at which an agent
+/// is about to synchronise all that it knows (twice in its first seconds, then every other minute), it puts that off by 15
+/// to 30 s, and with it the results of all checks. Not so what a registration itself says: ours are shown at once.
+pub(crate) const CHECKED: Duration = Duration::from_secs(45);
+
 /// Longer than a thousand posts take on a busy machine.
 pub(crate) const LOADED: Duration = Duration::from_secs(120);
 
