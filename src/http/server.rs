@@ -1,12 +1,13 @@
 //! [`listen`] and [`serve`]: accepts connections, bounds them in number, size and time, and drains them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde_json::{Map, Value};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -86,7 +87,7 @@ impl Default for Limits {
 /// # Errors
 /// Where that cannot be had: why, and what to do.
 pub async fn listen(role: &str, host: &str, port: u16) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind((host, port)).await.map_err(|cause| {
+    let listener = bind(host, port).await.map_err(|cause| {
         let advice = match cause.kind() {
             io::ErrorKind::AddrInUse => "name another port with --port, or 0 for a free one",
             io::ErrorKind::PermissionDenied => "name a port from 1024 on with --port, or 0 for a free one",
@@ -101,6 +102,33 @@ pub async fn listen(role: &str, host: &str, port: u16) -> anyhow::Result<TcpList
         .context("the address that was bound is not known")?;
     info!(role, %address, "listening");
     Ok(listener)
+}
+
+/// Connections that the kernel keeps until they are accepted; Linux's default of most that it does. What goes over it has
+/// to knock again after a second, and later than that. The usual 128 are fewer than clients that all come back at once.
+const BACKLOG: u32 = 4096;
+
+/// Listens on the first address of `host` where that can be had.
+async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut failed = None;
+    for address in lookup_host((host, port)).await? {
+        match bind_to(address) {
+            Ok(listener) => return Ok(listener),
+            Err(cause) => failed = Some(cause),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")))
+}
+
+fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Whoever is started again at its port need not wait for connections of before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves `handler` on `listener` until `stop` is done and what is in flight by then is answered, or the grace is over.

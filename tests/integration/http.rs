@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt, stream};
 use hyper::StatusCode;
 use serde_json::json;
@@ -12,7 +13,7 @@ use svc::engine::Unavailable;
 use svc::http::health::Health;
 use svc::http::reply::{self, HttpError, Reply};
 use svc::http::request::Request;
-use svc::http::server::{Handler, Limits, serve};
+use svc::http::server::{Handler, Limits, listen, serve};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -93,7 +94,11 @@ struct Server {
 
 impl Server {
     async fn start(limits: Limits) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen("test", "127.0.0.1", 0).await.unwrap();
+        Server::start_on(listener, limits)
+    }
+
+    fn start_on(listener: TcpListener, limits: Limits) -> Server {
         let address = listener.local_addr().unwrap();
         let paths = Arc::new(Paths {
             entered: AtomicUsize::new(0),
@@ -619,6 +624,19 @@ async fn more_connections_than_there_are_slots_wait_until_one_is_free() {
     );
     drop(first);
     assert_eq!(third.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn clients_that_connect_all_at_once_are_all_taken_though_nobody_accepts_them_yet() {
+    let listener = listen("test", "127.0.0.1", 0).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Whoever finds no room is not answered at all.
+    let clients = join_all((0..500).map(|_| RawClient::connect(address))).await;
+    let _server = Server::start_on(listener, patient());
+    for mut client in clients {
+        client.send("GET /health HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert_eq!(client.answer().await.status, 200);
+    }
 }
 
 #[tokio::test]
