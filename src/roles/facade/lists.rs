@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_stream::try_stream;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::Stream;
 use hyper::StatusCode;
@@ -36,30 +37,34 @@ pub(super) async fn all(parts: &Parts) -> Result<Reply, HttpError> {
     let logs = Source::new(&parts.client, &parts.logging, "/logs");
     let messages = Source::new(&parts.client, &parts.messages, "/messages");
     let (opened_logs, opened_messages) = tokio::try_join!(logs.open(), messages.open())?;
-    Ok(reply::json_pieces(pair(opened_logs, messages, opened_messages)))
+    let messages = async move { Ok(messages.fresh(opened_messages).await?.pieces()) };
+    Ok(reply::json_pieces(pair(opened_logs.pieces(), messages)))
 }
 
-/// The two lists as one array. A list that breaks off breaks it off.
-fn pair(mut logs: List, source: Source, mut messages: List) -> impl Stream<Item = Result<Bytes, Broken>> + Send {
-    async_stream::try_stream! {
+/// The two lists as one array, the second from when the first one is over. A list that breaks off breaks it off.
+pub(super) fn pair(
+    logs: impl Pieces,
+    messages: impl Future<Output = Result<impl Pieces, Broken>> + Send,
+) -> impl Pieces {
+    try_stream! {
         yield Bytes::from_static(b"[");
-        while let Some(piece) = logs.next().await.inspect_err(log_broken)? {
-            yield piece;
-        }
-        drop(logs);
-        if messages.is_stale() {
-            drop(messages);
-            messages = source.open().await.inspect_err(log_broken)?;
+        for await piece in logs {
+            yield piece.inspect_err(log_broken)?;
         }
         yield Bytes::from_static(b",");
-        while let Some(piece) = messages.next().await.inspect_err(log_broken)? {
-            yield piece;
+        for await piece in messages.await.inspect_err(log_broken)? {
+            yield piece.inspect_err(log_broken)?;
         }
         yield Bytes::from_static(b"]");
     }
 }
 
-pub(super) fn log_broken(error: &impl std::fmt::Display) {
+/// The bytes of an answer, or of a part of one.
+pub(super) trait Pieces: Stream<Item = Result<Bytes, Broken>> + Send {}
+
+impl<S: Stream<Item = Result<Bytes, Broken>> + Send> Pieces for S {}
+
+fn log_broken(error: &Broken) {
     warn!(%error, "an answer was broken off: one of its lists could not be read to the end");
 }
 
@@ -116,6 +121,15 @@ impl Source {
                 Err(why) => tries.failed(why),
             }
         }
+    }
+
+    /// A list from here whose turn has come: this one, or where its instance may soon cut that off, the same from anew.
+    pub(super) async fn fresh(&self, opened: List) -> Result<List, HttpError> {
+        if opened.opened_at.elapsed() <= STALE_AFTER {
+            return Ok(opened);
+        }
+        drop(opened);
+        self.open().await
     }
 
     /// The list from this instance, or why it is not to be had from it.
@@ -231,9 +245,13 @@ impl List {
         }
     }
 
-    /// Whether it has waited so long that its instance may soon cut it off.
-    pub(super) fn is_stale(&self) -> bool {
-        self.opened_at.elapsed() > STALE_AFTER
+    /// Piece by piece, to the end.
+    fn pieces(mut self) -> impl Pieces {
+        try_stream! {
+            while let Some(piece) = self.next().await? {
+                yield piece;
+            }
+        }
     }
 
     /// The next piece, or `None` where the list is whole.

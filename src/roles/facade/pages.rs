@@ -2,12 +2,12 @@
 
 use std::cmp::min;
 
+use async_stream::try_stream;
 use bytes::Bytes;
-use futures_util::stream::Stream;
 use serde::{Deserialize, Serialize};
 
 use super::Parts;
-use super::lists::{List, Source, log_broken};
+use super::lists::{List, Pieces, Source, pair};
 use crate::engine::PageRange;
 use crate::http::body::{ArrayWriter, Broken};
 use crate::http::elements::Elements;
@@ -25,7 +25,14 @@ pub(super) async fn page(parts: &Parts, range: &PageRange) -> Result<Reply, Http
     let messages = Source::page(&parts.client, &parts.messages, "/messages", range);
     let (opened_logs, opened_messages) = tokio::try_join!(logs.open(), messages.open())?;
     let end = first_end(opened_logs.next_page.clone(), opened_messages.next_page.clone());
-    let mut reply = reply::json_pieces(pair(opened_logs, messages, opened_messages, end.clone()));
+    let logs = Cut::new(opened_logs, end.clone()).pieces();
+    let cut_at = end.clone();
+    let messages = async move {
+        let page = messages.fresh(opened_messages).await?;
+        check_reaches(&page, cut_at.as_deref())?;
+        Ok(Cut::new(page, cut_at).pieces())
+    };
+    let mut reply = reply::json_pieces(pair(logs, messages));
     if let Some(end) = &end {
         link::set_next(reply.headers_mut(), "/messages", end, range.limit);
     }
@@ -40,35 +47,7 @@ fn first_end(one: Option<String>, other: Option<String>) -> Option<String> {
     }
 }
 
-/// The two pages as one array, up to `end`. A page that breaks off breaks it off.
-fn pair(
-    mut logs: List,
-    source: Source,
-    mut messages: List,
-    end: Option<String>,
-) -> impl Stream<Item = Result<Bytes, Broken>> + Send {
-    async_stream::try_stream! {
-        yield Bytes::from_static(b"[");
-        let mut cut = Cut::at(end.as_deref());
-        while let Some(piece) = cut.next(&mut logs).await.inspect_err(log_broken)? {
-            yield piece;
-        }
-        drop(logs);
-        if messages.is_stale() {
-            drop(messages);
-            messages = source.open().await.inspect_err(log_broken)?;
-            check_reaches(&messages, end.as_deref()).inspect_err(log_broken)?;
-        }
-        yield Bytes::from_static(b",");
-        let mut cut = Cut::at(end.as_deref());
-        while let Some(piece) = cut.next(&mut messages).await.inspect_err(log_broken)? {
-            yield piece;
-        }
-        yield Bytes::from_static(b"]");
-    }
-}
-
-/// Checks that a page that was asked for again does not end before `end`, which was said by then.
+/// Checks that a page does not end before `end`, which was said by then: it may have been asked for again.
 fn check_reaches(page: &List, end: Option<&str>) -> Result<(), Broken> {
     match (page.next_page.as_deref(), end) {
         (Some(next), Some(end)) if next >= end => Ok(()),
@@ -88,26 +67,37 @@ struct Listed {
 }
 
 /// A page on its way through, without what comes after an identifier.
-struct Cut<'a> {
-    end: Option<&'a str>,
+struct Cut {
+    page: List,
+    end: Option<String>,
     /// `None` once all of it was written.
     elements: Option<Elements<Listed>>,
     written: ArrayWriter,
 }
 
-impl<'a> Cut<'a> {
-    fn at(end: Option<&'a str>) -> Cut<'a> {
+impl Cut {
+    fn new(page: List, end: Option<String>) -> Cut {
         Cut {
+            page,
             end,
             elements: Some(Elements::default()),
             written: ArrayWriter::new(),
         }
     }
 
+    /// Piece by piece, to the end.
+    fn pieces(mut self) -> impl Pieces {
+        try_stream! {
+            while let Some(piece) = self.next().await? {
+                yield piece;
+            }
+        }
+    }
+
     /// The next bytes of the array, or `None` where it is whole.
-    async fn next(&mut self, page: &mut List) -> Result<Option<Bytes>, Broken> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         while let Some(mut elements) = self.elements.take() {
-            let messages = match page.next().await? {
+            let messages = match self.page.next().await? {
                 Some(piece) => {
                     let messages = elements.piece(&piece)?;
                     self.elements = Some(elements);
@@ -116,7 +106,7 @@ impl<'a> Cut<'a> {
                 None => elements.end()?,
             };
             for message in messages {
-                if self.end.is_none_or(|end| &*message.identifier <= end) {
+                if self.end.as_ref().is_none_or(|end| message.identifier <= *end) {
                     self.written.push(&message)?;
                 }
             }
