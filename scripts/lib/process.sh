@@ -47,7 +47,10 @@ is_paused() { # NAME: stopped by SIGSTOP
 consul_command() { COMMAND=("$CONSUL" agent "$(marker consul)"); }
 
 member_command() {
-    COMMAND=(java "-Xms$HEAP" "-Xmx$HEAP" -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError -XX:-UsePerfData)
+    # The serial collector has the least threads. With gigabytes it would stand still for more than a second.
+    local collector=-XX:+UseSerialGC
+    if [[ $HEAP == *[gG] ]]; then collector=-XX:+UseG1GC; fi
+    COMMAND=(java "-Xms$HEAP" "-Xmx$HEAP" "$collector" -XX:+ExitOnOutOfMemoryError -XX:-UsePerfData)
     if [[ -n $CLASS_ARCHIVE ]]; then COMMAND+=("-XX:SharedArchiveFile=$CLASS_ARCHIVE" -Xlog:cds=off -Xlog:cds+dynamic=off); fi
     COMMAND+=("${JAVA_FLAGS[@]}" "$(marker "$1")" -cp "$HAZELCAST_JAR" com.hazelcast.core.server.HazelcastMemberStarter)
 }
