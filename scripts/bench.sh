@@ -123,7 +123,7 @@ build() {
     "$SCRIPTS/engines.sh" fetch
     hazelcast_jar
     javac -encoding UTF-8 -d "$RUN/floor" -cp "$HAZELCAST_JAR" "$ROOT/benches/floor/Floor.java"
-    # The collector that costs least on few cores, as the members have it.
+    # The collector that costs least on few cores: a client keeps little.
     FLOOR=(java -Xms1g -Xmx1g -XX:+UseSerialGC -XX:-UsePerfData -Dhazelcast.logging.type=none "${JAVA_FLAGS[@]}"
         -cp "$HAZELCAST_JAR:$RUN/floor" Floor)
 }

@@ -20,7 +20,7 @@ use super::ways::Ways;
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Longer than Consul takes to show what one of its own checks found. If somebody registers at the moment at which an agent
-/// is about to synchronise all that it knows (twice in its first seconds, then every other minute), it puts that off by 15
+/// is about to synchronise all that it knows (twice in its first seconds, then every one to two minutes), it puts that off by 15
 /// to 30 s, and with it the results of all checks. Not so what a registration itself says: ours are shown at once.
 pub(crate) const CHECKED: Duration = Duration::from_secs(45);
 
